@@ -1,0 +1,120 @@
+"""The protocols: three tables from a metric's name to what is computed. A new metric is a function and a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.metrics import consistency, frechet, identity, motion, pixel, speech
+from jwb_dh_v1.region import REGIONS, Region, Rule
+from jwb_dh_v1.sample import Sample
+from jwb_dh_v1.state import State
+
+MOBILENET = "MobileNetV2 (ImageNet)"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way to score.
+
+    Attributes:
+        name: the field's name, snake case.
+        sample: the score of one sample (clip part) as a state.
+        higher_is_better: direction.
+        range: smallest and largest possible value (inf where open).
+        needs: of `reference`, `transcript`.
+        weights: names in `weights.FILES`.
+        networks: what looks at the frames, in words; shown beside every score.
+        regions: where it applies.
+        curve: one number per frame or pair, for plots.
+        facts: details of one sample, for tables.
+        unit: of the value.
+
+    """
+
+    name: str
+    sample: Callable[[Sample], State]
+    higher_is_better: bool
+    range: tuple[float, float]
+    needs: frozenset[str] = frozenset()
+    weights: tuple[str, ...] = ()
+    networks: str = "none"
+    regions: tuple[Region, ...] = REGIONS
+    curve: Callable[[Sample], np.ndarray] | None = None
+    facts: Callable[[Sample], dict[str, Any]] | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A table of metrics under one name; the number after `/` moves whenever a score can move.
+
+    Attributes:
+        name: e.g. `lite/1`.
+        rule: how parts are cut out (`region.py`).
+        boxes: the detector it uses unless told otherwise.
+        metrics: by name.
+
+    """
+
+    name: str
+    rule: Rule
+    boxes: str
+    metrics: Mapping[str, Metric]
+
+
+REFERENCE = frozenset({"reference"})
+INF = float("inf")
+
+
+def _table(*metrics: Metric) -> dict[str, Metric]:
+    return {metric.name: metric for metric in metrics}
+
+
+# fmt: off
+_SSIM = Metric("ssim", pixel.ssim, True, (-1, 1), REFERENCE, curve=pixel.ssim_curve)
+_PSNR = Metric("psnr", pixel.psnr, True, (0, 100), REFERENCE, curve=pixel.psnr_curve, unit="dB")
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "standard": Protocol("standard/1", "track", "dwpose", _table(_SSIM, _PSNR)),
+    "paper": Protocol("paper/1", "paper", "dwpose", _table(
+        Metric("ssim", pixel.paper_ssim, True, (-1, 1), REFERENCE, curve=pixel.paper_ssim_curve),
+        Metric("psnr", pixel.paper_psnr, True, (0, INF), REFERENCE, curve=pixel.paper_psnr_curve, unit="dB"),
+        Metric("csim", pixel.paper_csim, True, (0, 1), REFERENCE, curve=pixel.paper_csim_curve),
+    )),
+    "lite": Protocol("lite/1", "track", "mediapipe", _table(
+        Metric("subject_consistency", consistency.lite_subject, True, (0, 1), weights=("mobilenet-v2",),
+               networks=MOBILENET, curve=consistency.lite_subject_curve),
+        Metric("background_consistency", consistency.lite_background, True, (0, 1), weights=("mobilenet-v2",),
+               networks=MOBILENET, curve=consistency.lite_background_curve),
+        Metric("dynamic_degree", motion.lite_dynamic, True, (0, 1), networks="DIS optical flow (OpenCV)",
+               curve=motion.dis_curve),
+        Metric("fid", frechet.lite_fid, False, (0, INF), REFERENCE, ("mobilenet-v2",), MOBILENET),
+        _SSIM,
+        _PSNR,
+        Metric("csim", identity.lite_csim, True, (-INF, 1), REFERENCE, ("dlib-face", "dlib-5-points"),
+               "dlib face ResNet, distance rescaled to a cosine", ("face",), identity.lite_csim_curve),
+        Metric("wer", speech.lite_wer, False, (0, INF), frozenset({"transcript"}),
+               ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json"),
+               "Whisper tiny.en", ("speech",), facts=speech.lite_wer_facts),
+    )),
+}
+# fmt: on
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol of that name, with or without its number.
+
+    Raises:
+        SetupError: no such protocol, or another number than this version computes.
+
+    """
+    for short, found in PROTOCOLS.items():
+        if name in {short, found.name}:
+            return found
+    names = ", ".join(found.name for found in PROTOCOLS.values())
+    raise SetupError(f"There is no protocol {name!r}; this version has {names}.")

@@ -1,0 +1,1 @@
+"""Architectures that no listed package provides, one file each."""

@@ -1,0 +1,249 @@
+"""Results: scores in long form with everything needed to compare them, and one row per sample, metric and region."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jwb_dh_v1.errors import DataNotFound
+from jwb_dh_v1.state import Frechet
+
+SCHEMA = "jwb-dh-v1/results/1"
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample x metric x region.
+
+    Attributes:
+        value: the sample's own score; None unless `status` is `ok` and the metric has a score for a single sample.
+        n: parts that went into it (two hands: 2).
+        coverage: share of the clip's frames in which the part was seen, 0..1.
+        status: `ok`, `skipped` (nothing to measure) or `failed`.
+        error, message: type and sentence of a skip or failure, else empty.
+        curve: one number per frame or frame pair of the first part, for plots.
+        facts: details as JSON (for WER the texts and counts), else empty.
+        sha256: of the generated file.
+
+    """
+
+    sample_id: str
+    identity_id: str
+    metric: str
+    region: str
+    value: float | None
+    n: int
+    coverage: float | None
+    status: str
+    error: str = ""
+    message: str = ""
+    curve: tuple[float, ...] = ()
+    facts: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One cell of the result table.
+
+    Attributes:
+        value: the score; None where no sample was ok.
+        n, skipped, failed: numbers of samples; their sum is the size of the set.
+        ci95: 95 % interval, or None where it cannot be given (`ci_method` says why).
+        coverage: mean share of frames in which the part was seen.
+        networks: what looked at the frames.
+
+    """
+
+    metric: str
+    region: str
+    value: float | None
+    n: int
+    skipped: int
+    failed: int
+    ci95: tuple[float, float] | None
+    ci_method: str
+    higher_is_better: bool
+    range: tuple[float | None, float | None]
+    unit: str
+    coverage: float | None
+    networks: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """All scores of one system under one plan.
+
+    Attributes:
+        complete: whether no more samples failed than were allowed to.
+        samples: pyarrow Table of `Row`s: one per sample, metric and region.
+        folder: where it was written, if it was.
+
+    """
+
+    name: str
+    protocol: str
+    complete: bool
+    scores: tuple[Score, ...]
+    plan: Mapping[str, Any]
+    versions: Mapping[str, str]
+    device: str
+    samples: Any = field(default=None, repr=False, compare=False)
+    folder: Path | None = None
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of `samples`, one at a time."""
+        for batch in self.samples.to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                yield Row(**{**row, "curve": tuple(row["curve"])})
+
+    def __getitem__(self, key: tuple[str, str]) -> Score:
+        """Return the score of (metric, region)."""
+        for score in self.scores:
+            if (score.metric, score.region) == key:
+                return score
+        raise KeyError(f"no score for metric {key[0]!r} on region {key[1]!r}")
+
+    def to_json(self) -> str:
+        """`results.json`: the same run gives the same bytes; infinite values are the string `inf`."""
+        document = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "protocol": self.protocol,
+            "complete": self.complete,
+            "device": self.device,
+            "scores": [asdict(score) for score in self.scores],
+            "plan": dict(self.plan),
+            "versions": dict(self.versions),
+        }
+        return json.dumps(_plain(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result:
+        """Read a finished run.
+
+        Raises:
+            DataNotFound: the folder holds no results.
+
+        """
+        import pyarrow.parquet as pq
+
+        folder = Path(folder)
+        path = folder / "results.json"
+        if not path.is_file():
+            raise DataNotFound(f"{folder} holds no results.json; run `jwb-dh score ... --out {folder}` first.")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scores = []
+        for cell in found["scores"]:
+            cell["value"] = math.inf if cell["value"] == "inf" else cell["value"]
+            cell["range"] = tuple(cell["range"])
+            cell["ci95"] = tuple(cell["ci95"]) if cell["ci95"] else None
+            scores.append(Score(**cell))
+        keys = ("name", "protocol", "complete", "plan", "versions", "device")
+        table = pq.read_table(folder / "samples.parquet")
+        return cls(**{k: found[k] for k in keys}, scores=tuple(scores), samples=table, folder=folder)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there, whatever happens (temp file, fsync, rename)."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    texts = ("sample_id", "identity_id", "metric", "region", "status", "error", "message", "facts", "sha256")
+    types = dict.fromkeys(texts, pa.string()) | {
+        "value": pa.float64(),
+        "n": pa.int32(),
+        "coverage": pa.float64(),
+        "curve": pa.list_(pa.float32()),
+    }
+    return pa.schema([(name, types[name]) for name in Row.__dataclass_fields__])
+
+
+def rows_table(rows: Sequence[Row]) -> Any:
+    """Rows as a pyarrow Table."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=_schema())
+
+
+def parquet_bytes(table: Any) -> bytes:
+    """A table as a Parquet file; equal rows give equal bytes, however the table was put together."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.combine_chunks(), sink, row_group_size=10_000)
+    return bytes(sink.getvalue())
+
+
+def bootstrap_interval(
+    values: np.ndarray, weights: np.ndarray, identities: Sequence[str]
+) -> tuple[tuple[float, float] | None, str]:
+    """95 % percentile interval of a weighted mean, resampling identities with replacement (seed 0).
+
+    Args:
+        values, weights: float [n], one per sample.
+        identities: the person of each sample.
+
+    """
+    clusters, place = np.unique(np.asarray(identities, dtype=str), return_inverse=True)
+    if len(clusters) < 2:
+        return None, "none: fewer than two identities"
+    if not np.isfinite(values).all():
+        return None, "none: infinite values"
+    sums = np.bincount(place, values * weights, len(clusters))
+    counts = np.bincount(place, weights, len(clusters))
+    drawn = np.random.default_rng(0).integers(0, len(clusters), (RESAMPLES, len(clusters)))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [0.025, 0.975])
+    return (float(low), float(high)), f"bootstrap over {len(clusters)} identities, {RESAMPLES} resamples, seed 0"
+
+
+def jackknife_interval(state: Frechet) -> tuple[tuple[float, float] | None, str]:
+    """95 % normal interval of a Fréchet distance, leaving out one identity (or one of 20 groups of them) at a time.
+
+    Resampling with replacement would lower the rank of the covariance and so raise every distance; leaving out does
+    not. Given only while rows are kept (at most as many frames as dimensions).
+    """
+    if state.generated.rows is None or state.reference.rows is None:
+        return None, "none: more frames than feature dimensions"
+    labels = sorted(set(state.generated.groups))
+    groups = [labels[i::20] for i in range(min(20, len(labels)))]
+    if len(groups) < 2:
+        return None, "none: fewer than two identities"
+    left = [state.without(frozenset(group)).value() for group in groups]
+    if not all(math.isfinite(v) for v in left):
+        return None, "none: too few frames without one identity"
+    value, k = state.value(), len(left)
+    half = 1.96 * math.sqrt((k - 1) / k * float(np.sum(np.square(np.array(left) - np.mean(left)))))
+    return (max(0.0, value - half), value + half), f"jackknife over {k} groups of identities, normal"

@@ -1,0 +1,213 @@
+"""From samples to a result: shards, resume, and the final addition.
+
+A run's folder holds `plan.json`, one file per finished shard, and at the end `results.json`, `samples.parquet`,
+`timings.json`. A run that was killed at any moment goes on where it was, and its results are byte-equal to those of a
+run that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jwb_dh_v1 import __version__
+from jwb_dh_v1.errors import AlreadyRunning, SetupError
+from jwb_dh_v1.models import Models
+from jwb_dh_v1.plan import Cell, Plan, claim_folder, make_plan
+from jwb_dh_v1.region import REGIONS, Region
+from jwb_dh_v1.results import (
+    Result,
+    Score,
+    bootstrap_interval,
+    jackknife_interval,
+    parquet_bytes,
+    rows_table,
+    write_atomically,
+)
+from jwb_dh_v1.sample import Sample
+from jwb_dh_v1.shard import read_shard, score_shard
+from jwb_dh_v1.state import Frechet, State, add
+from jwb_dh_v1.weights import resolve_all
+
+SHARD = 64
+PACKAGES = ("numpy", "scipy", "torch", "torchvision", "opencv-python-headless", "decord", "av", "transformers",
+            "jiwer", "whisper-normalizer", "dlib-bin", "ai-edge-litert", "onnxruntime")  # fmt: skip
+
+
+def _shards(samples: Iterable[Sample], size: int) -> Iterator[Iterator[Sample]]:
+    """Consecutive runs of `size` samples; each is read only when it is wanted, one sample at a time."""
+    if isinstance(samples, Sequence):
+        for at in range(0, len(samples), size):
+            yield (samples[i] for i in range(at, min(at + size, len(samples))))
+        return
+    source = iter(samples)
+    for first in source:
+        shard = iter([first, *islice(source, size - 1)])  # samples are lazy: nothing is decoded by listing them
+        yield shard
+
+
+def score(
+    samples: Iterable[Sample],
+    metrics: Sequence[str] | None = None,
+    regions: Sequence[Region] = REGIONS,
+    *,
+    protocol: str = "standard",
+    out: str | Path | None = None,
+    device: str = "auto",
+    allow_failures: int = 0,
+    boxes: str | None = None,
+    weights: Mapping[str, Path] | None = None,
+    data: str = "",
+    name: str | None = None,
+    shard_size: int = SHARD,
+    models: Models | None = None,
+    on_sample: Callable[[str], None] = lambda name: None,
+) -> Result:
+    """Score a set of samples.
+
+    Args:
+        samples: a sequence (finished shards are then not even read), or any iterable in a fixed order.
+        metrics, regions, protocol, boxes: what to compute, see `make_plan`.
+        out: folder for results; the same call on the same folder resumes. Without it nothing is written.
+        device: `auto`, `cpu`, `cuda`, ...
+        allow_failures: the result counts as complete with up to so many failed samples.
+        weights: the user's own files by name.
+        data: fingerprint of the samples, part of the plan.
+        name: of the system; the folder's name by default.
+        shard_size: samples per shard; changes no number.
+        models: networks of an earlier call, to share their memory of features.
+        on_sample: called with each sample's id when it is done (also for resumed ones).
+
+    Raises:
+        SetupError: the environment is not ready (weights, packages, another plan in `out`); nothing was scored.
+
+    """
+    if not data and isinstance(samples, Sequence):
+        data = "ids:" + hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
+    plan = make_plan(protocol, metrics, regions, boxes, data)
+    paths = resolve_all(plan.weights, weights)
+    if models is None:
+        models = Models(paths, device, plan.boxes.partition("/")[0], plan.needs_keypoints)
+    models.preload(plan.weights, plan.boxes)
+    folder = None if out is None else Path(out)
+    with _locked(folder):
+        if folder is not None:
+            claim_folder(folder, plan, shard_size)
+        collected = _Collected(plan)
+        for number, shard in enumerate(_shards(samples, shard_size)):
+            path = None if folder is None else folder / "shards" / f"{number:06d}.npz"
+            done = read_shard(path) if path is not None else None
+            if done is None:
+                fresh = score_shard(shard, plan, models, on_sample)
+                if path is not None:
+                    write_atomically(path, fresh.to_bytes())
+                done = rows_table(fresh.rows), fresh.states, fresh.seconds
+            else:
+                for sample_id in dict.fromkeys(done[0]["sample_id"].to_pylist()):
+                    on_sample(sample_id)
+            collected.take(*done)
+        result = collected.result(name or (folder.name if folder else "generated"), str(models.device), allow_failures)
+        if folder is not None:
+            result = replace(result, folder=folder)
+            write_atomically(folder / "samples.parquet", parquet_bytes(result.samples))
+            times = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": collected.seconds}
+            write_atomically(folder / "timings.json", json.dumps(times, indent=1).encode())
+            write_atomically(folder / "results.json", result.to_json().encode())
+    return result
+
+
+def _locked(folder: Path | None) -> Any:
+    if folder is None:
+        return nullcontext()
+    from filelock import FileLock, Timeout
+
+    (folder / "shards").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        raise AlreadyRunning(f"Another process is writing to {folder}; wait for it or choose another --out.") from None
+
+
+class _Collected:
+    """Shards added up in order."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.tables: list[Any] = []
+        self.states: dict[Cell, State] = {}
+        self.seconds: dict[str, float] = {}
+
+    def take(self, table: Any, states: Mapping[Cell, State], seconds: Mapping[str, float]) -> None:
+        self.tables.append(table)
+        for cell, state in states.items():
+            self.states[cell] = add(self.states.get(cell), state)
+        for key, spent in seconds.items():
+            self.seconds[key] = self.seconds.get(key, 0.0) + spent
+
+    def result(self, name: str, device: str, allow_failures: int) -> Result:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not self.tables:
+            raise SetupError("There are no samples to score.")
+        table = pa.concat_tables(self.tables).combine_chunks()
+        failed = table.filter(pc.field("status") == "failed")["sample_id"].unique()
+        complete = len(failed) <= allow_failures
+        scores = tuple(self._score(table, metric, region) for metric, region in self.plan.cells)
+        return Result(name, self.plan.protocol, complete, scores, asdict(self.plan), _versions(), device, table)
+
+    def _score(self, table: Any, name: str, region: str) -> Score:
+        import pyarrow.compute as pc
+
+        metric = self.plan.table.metrics[name]
+        rows = table.filter((pc.field("metric") == name) & (pc.field("region") == region))
+        status = np.array(rows["status"].to_pylist(), dtype=object)
+        ok = rows.filter(pc.field("status") == "ok")
+        state = self.states.get((name, region))
+        value = state.value() if state is not None else math.nan
+        if state is None:
+            interval: tuple[tuple[float, float] | None, str] = None, "none: no sample"
+        elif isinstance(state, Frechet):
+            interval = jackknife_interval(state)
+        else:
+            values, weights = (ok[c].to_numpy(zero_copy_only=False).astype(np.float64) for c in ("value", "n"))
+            interval = bootstrap_interval(values, weights, ok["identity_id"].to_pylist())
+        coverage = ok["coverage"].to_pylist()
+        low, high = metric.range
+        return Score(
+            metric=name,
+            region=region,
+            value=None if math.isnan(value) else value,
+            n=ok.num_rows,
+            skipped=int((status == "skipped").sum()),
+            failed=int((status == "failed").sum()),
+            ci95=interval[0],
+            ci_method=interval[1],
+            higher_is_better=metric.higher_is_better,
+            range=(None if math.isinf(low) else low, None if math.isinf(high) else high),
+            unit=metric.unit,
+            coverage=math.fsum(coverage) / len(coverage) if coverage else None,
+            networks=metric.networks,
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {"jwb-dh-v1": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # optional: the plan did not need it, or it would have stopped earlier
+    return found

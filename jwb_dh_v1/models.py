@@ -1,0 +1,147 @@
+"""The networks of a plan, loaded when first used, and a bounded memory of features by content.
+
+One `Models` serves all clips of a process. References that several systems share, or copies of one file, are looked at
+once: features are remembered under the clip's hash.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from jwb_dh_v1.annotate import Annotations, Detector, detector
+from jwb_dh_v1.errors import MissingPackage, SetupError
+
+if TYPE_CHECKING:
+    import torch
+
+    from jwb_dh_v1.clip import Clip
+    from jwb_dh_v1.nets.whisper import Whisper
+
+T = TypeVar("T")
+CACHE_BYTES = 256 * 2**20
+
+
+class Models:
+    """Networks on one device.
+
+    Args:
+        weights: verified files by name (`weights.resolve_all`).
+        device: `cpu`, `cuda`, `cuda:1` or `auto` (CUDA where torch sees it).
+        boxes: `mediapipe`, `dwpose`, or `annotations` (the boxes that came with the references).
+        keypoints: whether the crops need key points (the paper protocol's do).
+
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Path] | None = None,
+        device: str = "auto",
+        boxes: str = "mediapipe",
+        keypoints: bool = False,
+    ) -> None:
+        self.weights = dict(weights or {})
+        self._device = device
+        self.boxes = boxes
+        self.keypoints = keypoints
+        self._known: OrderedDict[Any, Any] = OrderedDict()
+        self._bytes = 0
+
+    def preload(self, names: Iterable[str], boxes: str) -> None:
+        """Load what a plan needs, so that a missing package or a wrong file stops the run before the first decode."""
+        if boxes not in {"none", "annotations"} and self.detector.name != boxes:
+            raise SetupError(f"The plan's boxes are {boxes}, this version's detector is {self.detector.name}.")
+        homes = {"mobilenet-v2": "mobilenet", "dlib-face": "dlib_face", "whisper-tiny.en": "whisper"}
+        for name in names:
+            if name in homes:
+                getattr(self, homes[name])
+
+    def remember(self, key: Any, make: Callable[[], T]) -> T:
+        """`make()`, or what it gave before for this key; the oldest entries go when 256 MB are reached."""
+        if key in self._known:
+            self._known.move_to_end(key)
+            return cast(T, self._known[key])
+        value = make()
+        self._known[key] = value
+        self._bytes += _size(value)
+        while self._bytes > CACHE_BYTES and len(self._known) > 1:
+            _, old = self._known.popitem(last=False)
+            self._bytes -= _size(old)
+        return value
+
+    def annotations(self, clip: Clip) -> Annotations:
+        """Boxes by this plan's detector; those that came with the clip serve if the same detector made them."""
+        given = clip.given
+        if given is not None and given.source == self.detector.name:
+            return given
+        make = lambda: self.detector.detect(clip.chunks(), clip.fps, full=self.keypoints)  # noqa: E731
+        return clip.feature(("annotations", self.detector.name, self.keypoints), make)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device networks run on.
+
+        Raises:
+            SetupError: CUDA was asked for and is not there.
+
+        """
+        import torch
+
+        name = self._device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise SetupError(f"--device {name}: torch sees no CUDA device; use --device cpu.")
+        return torch.device(name)
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The detector that `boxes` names."""
+        return detector(self.boxes, self.weights)
+
+    @cached_property
+    def mobilenet(self) -> torch.nn.Module:
+        """MobileNetV2 (torchvision IMAGENET1K_V1) up to the pooled 1280 features, channels-last, eval."""
+        import torch
+        from torchvision.models import mobilenet_v2
+
+        from jwb_dh_v1.weights import load_torch
+
+        net = mobilenet_v2(weights=None)
+        net.load_state_dict(load_torch(self.weights["mobilenet-v2"]))
+        # Channels-last halved the time per frame on two CPU cores (26 -> 12 ms, batch 16, 2026-11-22).
+        return net.features.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+    @cached_property
+    def dlib_face(self) -> tuple[Any, Any]:
+        """dlib's face recognition network and its 5-point shape predictor."""
+        try:
+            import dlib
+        except ImportError:
+            raise MissingPackage('CSIM of lite/1 needs dlib: pip install "jwb-dh-v1[lite]".') from None
+        return (
+            dlib.face_recognition_model_v1(str(self.weights["dlib-face"])),
+            dlib.shape_predictor(str(self.weights["dlib-5-points"])),
+        )
+
+    @cached_property
+    def whisper(self) -> Whisper:
+        """Whisper tiny.en in float32."""
+        from jwb_dh_v1.nets.whisper import load_ctranslate2
+
+        files = ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json")
+        return load_ctranslate2(*(self.weights[name] for name in files))
+
+
+def _size(value: object) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, Annotations):
+        arrays = [*value.boxes.values(), *value.scores.values(), value.keypoints]
+        return sum(a.nbytes for a in arrays if a is not None)
+    return len(value) if isinstance(value, str) else 64

@@ -1,0 +1,119 @@
+"""The plan: everything that can change a number, fixed before the first decode. One plan per output folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jwb_dh_v1 import __version__
+from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
+from jwb_dh_v1.clip import decoder_name
+from jwb_dh_v1.errors import PlanMismatch, SetupError
+from jwb_dh_v1.metrics import Protocol, protocol
+from jwb_dh_v1.region import REGIONS, Region
+from jwb_dh_v1.results import write_atomically
+from jwb_dh_v1.weights import FILES
+
+Cell = tuple[str, str]  # metric, region
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that can change a number. One plan per output folder.
+
+    Attributes:
+        protocol: name with number.
+        cells: (metric, region) in the order of the table.
+        boxes: detector with number, `annotations`, or `none` where only whole frames are scored.
+        weights: sha256 of every file by name.
+        data: what the samples come from, by content or revision.
+        decoder: name and version.
+        version: of this package.
+
+    """
+
+    protocol: str
+    cells: tuple[Cell, ...]
+    boxes: str
+    weights: Mapping[str, str]
+    data: str
+    decoder: str
+    version: str = __version__
+
+    @property
+    def table(self) -> Protocol:
+        """The protocol's metrics."""
+        return protocol(self.protocol)
+
+    @property
+    def needs_keypoints(self) -> bool:
+        """Whether crops are made from key points (the authors' rule)."""
+        return self.table.rule == "paper" and self.boxes not in {"none", "annotations"}
+
+
+def make_plan(
+    protocol_name: str,
+    metrics: Sequence[str] | None = None,
+    regions: Sequence[Region] = REGIONS,
+    boxes: str | None = None,
+    data: str = "",
+) -> Plan:
+    """Choose the cells and the weights they need.
+
+    Args:
+        protocol_name: `standard`, `paper` or `lite`, with or without number.
+        metrics: names; all of the protocol by default.
+        regions: of body, face, hands. Speech metrics do not depend on them.
+        boxes: `mediapipe`, `dwpose` or `annotations`; the protocol's own choice by default.
+        data: fingerprint of the samples.
+
+    Raises:
+        SetupError: an unknown protocol, metric, region or detector, or nothing left to score.
+
+    """
+    table = protocol(protocol_name)
+    unknown = [m for m in metrics or () if m not in table.metrics]
+    if unknown:
+        raise SetupError(f"{table.name} has no metric {unknown[0]!r}; it has {', '.join(table.metrics)}.")
+    if wrong := [r for r in regions if r not in REGIONS]:
+        raise SetupError(f"There is no region {wrong[0]!r}; there are {', '.join(REGIONS)}.")
+    chosen = [m for name, m in table.metrics.items() if metrics is None or name in metrics]
+    cells = tuple((m.name, r) for m in chosen for r in m.regions if r in regions or r == "speech")
+    if not cells:
+        raise SetupError("Nothing to score: none of these metrics applies to these regions.")
+    boxes = boxes or table.boxes
+    names = {weight for m in chosen if any(name == m.name for name, _ in cells) for weight in m.weights}
+    source = "none"
+    if any(region in {"face", "hands"} for _, region in cells):
+        source = boxes
+        if boxes != "annotations":
+            if boxes not in DETECTOR_WEIGHTS:
+                known = ", ".join(DETECTOR_WEIGHTS)
+                raise SetupError(f"There is no box source {boxes!r}; there are {known}, annotations.")
+            names |= set(DETECTOR_WEIGHTS[boxes])
+            if boxes == "mediapipe" and table.rule == "paper":
+                names |= set(ANNOTATE_WEIGHTS)
+            source = f"{boxes}/1"
+    weights = {name: FILES[name].sha256 for name in sorted(names)}
+    return Plan(table.name, cells, source, weights, data, decoder_name())
+
+
+def claim_folder(folder: Path, plan: Plan, shard_size: int) -> None:
+    """Write the plan into a new output folder; refuse a folder of another plan.
+
+    Raises:
+        PlanMismatch: names what differs.
+
+    """
+    path = folder / "plan.json"
+    ours = json.loads(json.dumps({**asdict(plan), "shard_size": shard_size}))
+    if not path.exists():
+        write_atomically(path, json.dumps(ours, indent=1).encode())
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    changed = {key: value for key, value in ours.items() if theirs.get(key) != value}
+    differing = [f"{key}: {theirs.get(key)!r} there, {value!r} now" for key, value in changed.items()]
+    if differing:
+        raise PlanMismatch(f"{folder} holds another plan ({'; '.join(differing)}). Choose another --out.")

@@ -1,0 +1,136 @@
+"""What is scored: a generated clip with whatever it is compared to, and its parts by region."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jwb_dh_v1.annotate import Annotations
+from jwb_dh_v1.clip import CHUNK, Clip
+from jwb_dh_v1.errors import LengthMismatch, NotApplicable, SizeMismatch
+from jwb_dh_v1.region import PARTS, Crop, Region, Rule, crop
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated clip and what belongs to it.
+
+    Attributes:
+        id: unique name in the set; generated files are paired by it.
+        generated: the clip to be scored.
+        reference: the real clip, if the metric compares.
+        transcript: the words that should be heard.
+        baseline: another system's clip, for the judge.
+        identity: the person; confidence intervals resample persons, not clips.
+        language: of the transcript, ISO 639-1.
+
+    """
+
+    id: str
+    generated: Clip
+    reference: Clip | None = None
+    transcript: str | None = None
+    baseline: Clip | None = None
+    identity: str | None = None
+    language: str = "en"
+
+    def crop(self, region: Region, rule: Rule = "track") -> list[Sample]:
+        """The samples of a region's parts: body 1 (this sample), face 0..1, hands 0..2 (1 by the `paper` rule).
+
+        A part that the reference lacks gives a sample without reference.
+
+        Raises:
+            NotApplicable: the generated clip shows none of the parts; the message says what was looked for.
+            BadBox: a given box is no box.
+
+        """
+        if region in {"body", "speech"}:
+            return [self]
+        names = PARTS[region] if rule == "track" else (region,)
+        parts, reasons = [], []
+        for part in names:
+            try:
+                generated = _cut(self.generated, self._annotations(self.generated), part, rule)
+            except NotApplicable as reason:
+                reasons.append(str(reason))
+                continue
+            reference = None
+            if self.reference is not None:
+                try:
+                    reference = _cut(self.reference, self._annotations(self.reference), part, rule)
+                except NotApplicable as reason:
+                    reasons.append(f"{reason} (in the reference)")
+            parts.append(replace(self, generated=generated, reference=reference))
+        if not parts:
+            raise NotApplicable("; ".join(reasons))
+        return parts
+
+    def _annotations(self, clip: Clip) -> Annotations:
+        """Boxes as the plan says: each clip's own by the plan's detector, or the reference's for both."""
+        models = clip.models
+        if models is not None and models.boxes != "annotations":
+            return models.annotations(clip)
+        source = self.reference if self.reference is not None and self.reference.given is not None else self.generated
+        if source.given is None:
+            raise NotApplicable("no boxes were given and no detector was asked for")
+        return source.given if source is clip else _onto(source.given, source, clip)
+
+    def pairs(self, n: int = CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Chunks of generated and reference frames that belong to the same moments, uint8 [k, H, W, 3] each.
+
+        Frames are paired by number; clips may differ by two frames or 5 % in length (the shorter one counts). Of
+        tracked parts, the moments seen in both clips are used.
+
+        Raises:
+            SizeMismatch, LengthMismatch: the whole clips cannot be compared frame by frame.
+            NotApplicable: no reference, or no moment in which both show the part.
+
+        """
+        start, stop = self.common()
+        generated, reference = self.generated, self.reference
+        assert reference is not None
+        ours = generated.chunks(n, start - generated.start, stop - generated.start)
+        yield from zip(ours, reference.chunks(n, start - reference.start, stop - reference.start), strict=True)
+
+    def common(self) -> tuple[int, int]:
+        """First and one past the last frame number that both clips hold; errors as `pairs`."""
+        if self.reference is None:
+            raise NotApplicable("there is no reference to compare with")
+        ours, theirs = self.generated.root, self.reference.root
+        if ours.size != theirs.size:
+            raise SizeMismatch(
+                f"generated is {ours.size[0]}x{ours.size[1]}, reference {theirs.size[0]}x{theirs.size[1]}; resize one "
+                "of them first (the paper protocol resizes by itself)."
+            )
+        short, long = sorted((len(ours), len(theirs)))
+        if long - short > max(2, 0.05 * long) or abs(ours.fps - theirs.fps) > 0.01 * theirs.fps:
+            raise LengthMismatch(
+                f"generated has {len(ours)} frames at {ours.fps:.3f} fps, reference {len(theirs)} at "
+                f"{theirs.fps:.3f}; frames cannot be paired by number."
+            )
+        start = max(self.generated.start, self.reference.start)
+        stop = min(self.generated.stop, self.reference.stop)
+        if stop <= start:
+            raise NotApplicable("generated and reference never show the part at the same moment")
+        return start, stop
+
+
+def _cut(clip: Clip, annotations: Annotations, part: str, rule: Rule) -> Crop:
+    return clip.memo(("crop", part, rule, annotations.source), lambda: crop(clip, annotations, part, rule))
+
+
+def _onto(given: Annotations, source: Clip, clip: Clip) -> Annotations:
+    """The reference's boxes on another clip: scaled to its size, taken at its moments."""
+    moments = np.minimum(np.rint(np.arange(len(clip)) * source.fps / clip.fps).astype(int), len(source) - 1)
+    scale = np.array([clip.size[0] / source.size[0], clip.size[1] / source.size[1]])
+    keypoints = given.keypoints
+    if keypoints is not None:
+        keypoints = keypoints[moments] * np.append(scale, 1)
+    return Annotations(
+        {part: boxes[moments] * np.tile(scale, 2) for part, boxes in given.boxes.items()},
+        {part: scores[moments] for part, scores in given.scores.items()},
+        given.source,
+        keypoints,
+    )
