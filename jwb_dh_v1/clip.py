@@ -1,7 +1,8 @@
 """One video: decoded once, streamed when it is long, with everything that was computed from it remembered.
 
 Decoder: decord where it is installed and can open the file, else PyAV (both bundle FFmpeg; on the clips of our tests
-their pixels are equal). Rotated files always go through PyAV, because decord 0.6 returns a fourth channel for them.
+their pixels are equal). Rotated and tiny files always go through PyAV: decord 0.6 returns a fourth channel for the
+former and fails at the latter.
 """
 
 from __future__ import annotations
@@ -156,6 +157,12 @@ class Clip:
             return self.memo(key, make)
         return self.memo(key, lambda: self.models.remember((self.identity, key), make))  # type: ignore[union-attr]
 
+    def release(self) -> None:
+        """Forget frames and features (a file's; an array stays), so that a long list of clips stays small."""
+        if self._source is not None:
+            self._frames = None
+        self._memo = {key: self._memo[key] for key in ("info", "sha256") if key in self._memo}
+
     @property
     def audio(self) -> Audio | None:
         """The first audio track, or None. Its start offset against the video is kept."""
@@ -252,7 +259,8 @@ def decoder_name() -> str:
 
 
 def _decode(source: Path | bytes, info: VideoInfo, n: int) -> Iterator[np.ndarray]:
-    if info.rotation == 0 and importlib.util.find_spec("decord"):
+    # decord's colour conversion stops at pictures of a few pixels.
+    if info.rotation == 0 and min(info.width, info.height) >= 16 and importlib.util.find_spec("decord"):
         reader = _decord(source)
         if reader is not None and len(reader) == info.frames:
             yield from _decord_chunks(reader, source, n)

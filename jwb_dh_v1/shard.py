@@ -81,6 +81,9 @@ def score_shard(
             if state is not None:
                 states[cell] = add(states.get(cell), state)
             seconds[f"{row.metric}/{row.region}"] = seconds.get(f"{row.metric}/{row.region}", 0.0) + spent
+        for clip in (sample.generated, sample.reference, sample.baseline):
+            if clip is not None:
+                clip.release()
         on_sample(sample.id)
     return ShardResult(rows, states, seconds)
 

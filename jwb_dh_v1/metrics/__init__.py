@@ -80,7 +80,7 @@ _SSIM = Metric("ssim", pixel.ssim, True, (-1, 1), REFERENCE, curve=pixel.ssim_cu
 _PSNR = Metric("psnr", pixel.psnr, True, (0, 100), REFERENCE, curve=pixel.psnr_curve, unit="dB")
 
 PROTOCOLS: Mapping[str, Protocol] = {
-    "standard": Protocol("standard/1", "track", "dwpose", _table(_SSIM, _PSNR)),
+    "standard": Protocol("standard/1", "track", "mediapipe", _table(_SSIM, _PSNR)),
     "paper": Protocol("paper/1", "paper", "dwpose", _table(
         Metric("ssim", pixel.paper_ssim, True, (-1, 1), REFERENCE, curve=pixel.paper_ssim_curve),
         Metric("psnr", pixel.paper_psnr, True, (0, INF), REFERENCE, curve=pixel.paper_psnr_curve, unit="dB"),

@@ -18,6 +18,11 @@ def _normaliser() -> Any:
     return EnglishTextNormalizer()
 
 
+def normalise(text: str) -> str:
+    """Whisper's English normalisation, without tokens that hold no letter or digit (it leaves "." of "...")."""
+    return " ".join(word for word in _normaliser()(text).split() if any(c.isalnum() for c in word))
+
+
 def word_errors(reference: str, hypothesis: str) -> dict[str, Any]:
     """Word errors after Whisper's English normalisation.
 
@@ -31,8 +36,8 @@ def word_errors(reference: str, hypothesis: str) -> dict[str, Any]:
     """
     import jiwer
 
-    said, heard = (_normaliser()(text) for text in (reference, hypothesis))
-    if not said.split():
+    said, heard = (normalise(text) for text in (reference, hypothesis))
+    if not said:
         raise NotApplicable("the transcript has no words")
     out = jiwer.process_words(said, heard)
     return {

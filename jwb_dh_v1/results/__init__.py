@@ -203,7 +203,8 @@ def parquet_bytes(table: Any) -> bytes:
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(table.combine_chunks(), sink, row_group_size=10_000)
+    # A table that was read from Parquet names its list items otherwise; the cast gives it the names of a fresh one.
+    pq.write_table(table.cast(_schema()).combine_chunks(), sink, row_group_size=10_000)
     return bytes(sink.getvalue())
 
 

@@ -1,0 +1,285 @@
+"""The command line `jwb-dh`. Heavy imports happen inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jwb_dh_v1 import __version__
+from jwb_dh_v1.errors import JwbError, SetupError
+
+if TYPE_CHECKING:
+    from jwb_dh_v1.results import Result
+
+EXAMPLES = """examples:
+  jwb-dh weights fetch --protocol lite               get the files of lite/1 (about 120 MB), each checked by sha256
+  jwb-dh teaser --out jwb-dh-v1 --systems systems    make a small real dataset and six stand-in systems
+  jwb-dh score videos/ --data jwb-dh-v1 --protocol lite --out runs/mine
+  jwb-dh score systems/* --data jwb-dh-v1 --protocol lite --out runs/demo
+  jwb-dh report runs/mine                            print the table and write report.html again
+"""
+
+
+def _paths(pairs: Sequence[str]) -> dict[str, Path]:
+    given = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or not name or not path:
+            raise SetupError(f"--weights takes name=path, not {pair!r}; `jwb-dh weights list` shows the names.")
+        given[name] = Path(path)
+    return given
+
+
+def _weights_of(protocol: str | None) -> list[str]:
+    """Names of the files that a protocol (or the teaser) needs; all of them for None."""
+    from jwb_dh_v1.weights import FILES
+
+    if protocol is None:
+        return list(FILES)
+    from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS
+    from jwb_dh_v1.plan import make_plan
+
+    if protocol == "teaser":
+        lite = set(make_plan("lite").weights) | set(ANNOTATE_WEIGHTS)
+        return [name for name, file in FILES.items() if name in lite or file.kind == "media"]
+    return list(make_plan(protocol).weights)
+
+
+def _weights(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jwb_dh_v1 import weights
+
+    console = Console()
+    names = list(args.names) or _weights_of(args.protocol)
+    if args.action == "fetch":
+        paths = weights.fetch(names, _paths(args.weights), say=lambda text: console.print(text, highlight=False))
+        console.print(f"{len(paths)} files are there and have the right sha256.")
+        return 0
+    table = Table()
+    for title in ("name", "MB", "state", "sha256"):
+        table.add_column(title, no_wrap=True, justify="right" if title == "MB" else "left")
+    for title in ("licence", "used by", *(["sources"] if args.sources else [])):
+        table.add_column(title, overflow="fold")
+    bad = 0
+    for name in names:
+        if name not in weights.FILES:
+            raise SetupError(f"No file is named {name!r}; `jwb-dh weights list` shows the names.")
+        file = weights.FILES[name]
+        try:
+            weights.resolve(name, _paths(args.weights))
+            state = "[green]verified"
+        except weights.MissingWeights:
+            state, bad = "[yellow]not here", bad + 1
+        except weights.WrongHash as error:
+            state, bad = "[red]wrong content", bad + 1
+            console.print(str(error), style="red")
+        cells = [name, f"{file.size / 1e6:.1f}", state, file.sha256[:12], file.licence, file.used_by]
+        table.add_row(*cells, *(["\n".join(str(source) for source in file.sources)] if args.sources else []))
+    console.print(table)
+    return 1 if bad and args.action == "verify" else 0
+
+
+def _teaser(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from jwb_dh_v1.data.teaser import make_systems, make_teaser
+    from jwb_dh_v1.weights import fetch
+
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    fetch(_weights_of("teaser"), say=say)
+    make_teaser(Path(args.out), say)
+    if args.systems:
+        make_systems(Path(args.out), Path(args.systems), say)
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from jwb_dh_v1.data.pairs import pair
+    from jwb_dh_v1.models import Models
+    from jwb_dh_v1.plan import make_plan
+    from jwb_dh_v1.results.report import write_comparison
+    from jwb_dh_v1.results.tables import print_comparison
+    from jwb_dh_v1.weights import resolve_all
+
+    console = Console()
+    given = _paths(args.weights)
+    folders = [Path(folder) for folder in args.generated]
+    plan = make_plan(args.protocol, args.metrics, args.regions, args.boxes)
+    models = Models(resolve_all(plan.weights, given), args.device, plan.boxes.partition("/")[0], plan.needs_keypoints)
+    pairs = [pair(folder, args.data, args.split, args.revision) for folder in folders]
+    results = []
+    for folder, samples in zip(folders, pairs, strict=True):
+        if samples.unmatched:
+            more = ", ..." if len(samples.unmatched) > 3 else ""
+            console.print(
+                f"{len(samples.unmatched)} files of {folder} are in no sample of the data and are not scored "
+                f"({', '.join(samples.unmatched[:3])}{more}).",
+                style="yellow",
+                markup=False,
+            )
+        out = Path(args.out) / folder.name if len(folders) > 1 else Path(args.out)
+        results.append(_score_one(args, folder, samples, out, models, given, console))
+    if len(results) > 1:
+        print_comparison(results, console)
+        write_comparison(results, Path(args.out) / "report.html")
+        console.print(f"Comparison: {Path(args.out) / 'report.html'}", markup=False)
+    return 0 if all(result.complete for result in results) else 1
+
+
+def _score_one(
+    args: argparse.Namespace, folder: Path, samples: Any, out: Path, models: Any, given: dict[str, Path], console: Any
+) -> Result:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from jwb_dh_v1.benchmark import score
+    from jwb_dh_v1.results.report import write_report
+    from jwb_dh_v1.results.tables import print_table
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
+        task = progress.add_task(folder.name, total=samples.size, rate="")
+
+        def on_sample(name: str) -> None:
+            speed = progress.tasks[task].speed
+            progress.update(task, advance=1, rate=f"{60 * speed:.1f} clips/min" if speed else "")
+
+        result = score(
+            samples,
+            args.metrics,
+            args.regions,
+            protocol=args.protocol,
+            out=out,
+            device=args.device,
+            allow_failures=args.allow_failures,
+            boxes=args.boxes,
+            weights=given,
+            data=samples.data,
+            name=folder.name,
+            shard_size=args.shard_size,
+            models=models,
+            on_sample=on_sample,
+        )
+    if args.report:
+        for sample in (listed := list(samples)):
+            sample.generated.models = models
+        write_report(result, listed, out / "report.html")
+    print_table(result, console)
+    console.print(f"Results: {out / 'results.json'}, samples.parquet" + (", report.html" if args.report else ""))
+    return result
+
+
+def _report(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from jwb_dh_v1.results import Result
+    from jwb_dh_v1.results.report import write_comparison, write_report
+    from jwb_dh_v1.results.tables import print_comparison, print_table
+
+    console = Console()
+    results = [Result.load(run) for run in args.runs]
+    for result in results:
+        if len(results) == 1:
+            print_table(result, console)
+            path = Path(args.out or Path(args.runs[0]) / "report.html")
+            write_report(result, None, path)
+    if len(results) > 1:
+        print_comparison(results, console)
+        path = Path(args.out or "report.html")
+        write_comparison(results, path)
+    console.print(f"Report: {path}", markup=False)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "jwb-dh",
+        description="Evaluate talking, gesturing, whole-body digital humans on the JWB-DH-V1 benchmark.",
+        epilog=EXAMPLES,
+        formatter_class=shape,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    score = commands.add_parser(
+        "score",
+        help="score folders of generated videos",
+        formatter_class=shape,
+        description="Score one or more folders of generated videos, named <sample_id>.mp4. The same command again "
+        "goes on where a stopped run was. Exit code 1 if more samples failed than allowed, 2 if nothing was done.",
+        epilog="examples:\n"
+        "  jwb-dh score videos/ --data jwb-dh-v1 --protocol lite --out runs/mine\n"
+        "  jwb-dh score videos/ --data real_videos/ --protocol standard --regions body --out runs/mine\n"
+        "  jwb-dh score a/ b/ --data jwb-dh-v1 --protocol lite --metrics fid csim --regions face --out runs/ab\n",
+    )
+    score.add_argument("generated", nargs="+", metavar="GENERATED", help="folder of videos; several give a comparison")
+    score.add_argument("--data", default="jwb-dh-v1", help="dataset folder, Hub name, or plain folder of real videos")
+    score.add_argument("--split", help="split of the dataset (default: evaluation)")
+    score.add_argument("--revision", help="revision of a Hub dataset")
+    score.add_argument("--out", required=True, help="folder for results")
+    score.add_argument("--protocol", default="standard", help="standard, paper or lite (default: standard)")
+    score.add_argument("--metrics", nargs="+", help="only these metrics")
+    score.add_argument("--regions", nargs="+", default=["body", "face", "hands"], help="of body face hands")
+    score.add_argument("--boxes", help="mediapipe, dwpose or annotations (default: the protocol's)")
+    score.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH", help="your own weight files")
+    score.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    score.add_argument("--allow-failures", type=int, default=0, metavar="N", help="complete in spite of N failed samples")
+    score.add_argument("--shard-size", type=int, default=64, help="samples per unit of resume (default: 64)")
+    score.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
+    score.set_defaults(run=_score)
+
+    report = commands.add_parser("report", help="print a run's table and write its report; several runs: compare")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="output folder of `jwb-dh score`")
+    report.add_argument("--out", help="the HTML file")
+    report.set_defaults(run=_report)
+
+    teaser = commands.add_parser("teaser", help="make a small real dataset from media inside public packages")
+    teaser.add_argument("--out", default="jwb-dh-v1", help="folder of the dataset (default: jwb-dh-v1)")
+    teaser.add_argument("--systems", help="also make the six stand-in systems in this folder")
+    teaser.set_defaults(run=_teaser)
+
+    weights = commands.add_parser("weights", help="list, fetch or verify weights and media")
+    weights.add_argument("action", choices=["list", "fetch", "verify"])
+    weights.add_argument("names", nargs="*", metavar="NAME", help="some files only")
+    weights.add_argument("--sources", action="store_true", help="also show where each file comes from")
+    weights.add_argument("--protocol", help="the files of standard, paper, lite, or of the teaser")
+    weights.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH", help="your own files")
+    weights.set_defaults(run=_weights)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 done, 1 done with failed samples, 2 nothing done (the error says what to do)."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except JwbError as error:
+        print(f"jwb-dh: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jwb-dh: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

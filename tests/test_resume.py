@@ -1,0 +1,186 @@
+"""Shards, resume and SIGKILL: the bytes of the results depend on the samples and the plan alone."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from media import moving, write_mp4
+
+from jwb_dh_v1 import Clip, Result, Sample, score
+from jwb_dh_v1.benchmark import SHARD
+from jwb_dh_v1.errors import AlreadyRunning, PlanMismatch
+from jwb_dh_v1.plan import make_plan
+from jwb_dh_v1.shard import read_shard, score_shard
+from jwb_dh_v1.state import Frechet, Moments, add
+
+COUNT = 20
+FILES = ("results.json", "samples.parquet")
+RUN = """
+import sys
+from pathlib import Path
+from jwb_dh_v1.cli import main
+sys.exit(main(["score", sys.argv[1], "--data", sys.argv[2], "--protocol", "paper", "--regions", "body",
+               "--shard-size", "2", "--no-report", "--out", sys.argv[3], "--allow-failures", "2"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Generated and real clips; one generated file is broken and one is missing."""
+    root = tmp_path_factory.mktemp("clips")
+    for number in range(COUNT):
+        frames = moving(8, 160, 120, seed=number)
+        for side in ("real", "generated"):
+            (root / side).mkdir(exist_ok=True)
+        write_mp4(root / "real" / f"{number:02d}.mp4", frames, 8)
+        write_mp4(root / "generated" / f"{number:02d}.mp4", frames, 8, crf=20 + number)
+    (root / "generated" / "03.mp4").write_bytes(b"broken")
+    (root / "generated" / "11.mp4").unlink()
+    return root / "generated", root / "real"
+
+
+def samples(folders):
+    generated, real = folders
+    return [Sample(f"{n:02d}", Clip(generated / f"{n:02d}.mp4"), Clip(real / f"{n:02d}.mp4"), identity=f"p{n % 5}")
+            for n in range(COUNT)]  # fmt: skip
+
+
+def outputs(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def test_shard_sizes_change_no_byte(folders, tmp_path):
+    written = {}
+    for size in (1, 7, SHARD):
+        out = tmp_path / f"by{size}"
+        score(samples(folders), regions=["body"], protocol="paper", out=out, name="x", shard_size=size)
+        assert len(list((out / "shards").iterdir())) == -(-COUNT // size)
+        written[size] = outputs(out)
+    assert written[1] == written[7] == written[SHARD]
+    rows = list(Result.load(tmp_path / "by7").rows())
+    assert [row.sample_id for row in rows[::3]] == [f"{n:02d}" for n in range(COUNT)]
+
+
+def test_shard_sizes_change_no_byte_of_a_set_metric():
+    clips = [np.random.default_rng(n).standard_normal((3, 16)) for n in range(COUNT)]
+    states = [Frechet(Moments.of(c, str(n % 5)), Moments.of(c + 0.5, str(n % 5))) for n, c in enumerate(clips)]
+    values = set()
+    for size in (1, 7, 64):
+        whole = None
+        for at in range(0, COUNT, size):
+            part = None
+            for state in states[at : at + size]:
+                part = add(part, state)
+            whole = add(whole, part)
+        values.add(whole.value())
+    assert len(values) == 1
+
+
+def test_a_sequence_is_not_read_where_shards_are_done(folders, tmp_path):
+    class Watched(list):
+        read = 0
+
+        def __getitem__(self, index):
+            Watched.read += 1
+            return super().__getitem__(index)
+
+    watched = Watched(samples(folders))
+    call = {"regions": ["body"], "protocol": "paper", "out": tmp_path, "shard_size": 4, "data": "fixed"}
+    score(watched, **call)
+    first = outputs(tmp_path)
+    (tmp_path / "shards" / "000002.npz").unlink()
+    Watched.read = 0
+    score(watched, **call)
+    assert Watched.read == 4
+    assert outputs(tmp_path) == first
+
+
+def test_damaged_shards_are_scored_again(folders, tmp_path):
+    call = {"regions": ["body"], "protocol": "paper", "out": tmp_path, "shard_size": 5}
+    score(samples(folders), **call)
+    first = outputs(tmp_path)
+    shards = sorted((tmp_path / "shards").iterdir())
+    content = bytearray(shards[0].read_bytes())
+    content[len(content) // 2] ^= 1  # one flipped bit
+    shards[0].write_bytes(content)
+    shards[1].write_bytes(shards[1].read_bytes()[:100])
+    shards[2].write_bytes(b"")
+    assert [read_shard(path) is None for path in shards] == [True, True, True, False]
+    score(samples(folders), **call)
+    assert outputs(tmp_path) == first
+
+
+def test_another_plan_is_refused_by_name(folders, tmp_path):
+    score(samples(folders), ["psnr"], ["body"], protocol="paper", out=tmp_path)
+    with pytest.raises(PlanMismatch, match=r"protocol: 'paper/1' there, 'standard/1' now"):
+        score(samples(folders), ["psnr"], ["body"], protocol="standard", out=tmp_path)
+    with pytest.raises(PlanMismatch, match="cells"):
+        score(samples(folders), ["ssim"], ["body"], protocol="paper", out=tmp_path)
+    with pytest.raises(PlanMismatch, match="data"):
+        score(samples(folders)[1:], ["psnr"], ["body"], protocol="paper", out=tmp_path)
+    with pytest.raises(PlanMismatch, match="shard_size: 64 there, 3 now"):
+        score(samples(folders), ["psnr"], ["body"], protocol="paper", out=tmp_path, shard_size=3)
+
+
+def test_two_runs_on_one_folder(folders, tmp_path):
+    class Nested(list):
+        def __getitem__(self, index):
+            with pytest.raises(AlreadyRunning, match="Another process"):
+                score(samples(folders), regions=["body"], protocol="paper", out=tmp_path, data="fixed")
+            return super().__getitem__(index)
+
+    result = score(Nested(samples(folders)[:1]), regions=["body"], protocol="paper", out=tmp_path, data="fixed")
+    assert result["psnr", "body"].n == 1
+
+
+def test_score_shard_is_pure(folders):
+    plan = make_plan("paper", regions=["body"])
+    first, second = (score_shard(samples(folders)[:3], plan, None) for _ in range(2))
+    assert replace(first, seconds={}).to_bytes() == replace(second, seconds={}).to_bytes()
+
+
+def start(folders, out):
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", RUN, *map(str, folders), str(out)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_thirty_kills_lose_nothing(folders, tmp_path):
+    calm = tmp_path / "calm"
+    process = start(folders, calm)
+    begun = time.monotonic()
+    text, _ = process.communicate(timeout=120)
+    length = time.monotonic() - begun
+    assert process.returncode == 0, text.decode()
+    expected = outputs(calm)
+    ids = json.loads(expected["results.json"])["scores"][0]
+    assert (ids["n"], ids["failed"]) == (COUNT - 2, 2)
+
+    rng = random.Random(0)
+    killed = during = 0
+    out = tmp_path / "killed" / "calm"  # the folder's name is part of the result
+    while killed < 30:
+        process = start(folders, out)
+        time.sleep(rng.uniform(0.3, 1.0) * length)
+        before = len(list(out.glob("shards/*.npz")))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += 1
+        during += 0 < before < COUNT // 2
+        if (out / "results.json").exists():  # finished before the signal: begin again, so that kills hit work
+            assert outputs(out) == expected
+            shutil.rmtree(out)
+    process = start(folders, out)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text.decode()
+    assert outputs(out) == expected
+    assert len(list(out.glob("shards/*.npz"))) == COUNT // 2
+    assert during >= 5  # the signals did fall between the first and the last shard
