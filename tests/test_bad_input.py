@@ -44,7 +44,11 @@ def cases(folder, reference):
         case(f"truncated{tenth}", (errors.Truncated, errors.NotAVideo),
              lambda p, k=tenth: p.write_bytes(whole[: len(whole) * k // 11]))  # fmt: skip
     case("text", errors.NotAVideo, lambda p: p.write_text("this is not a video\n" * 500))
-    case("playlist", errors.NotAVideo, lambda p: p.write_text(f"#EXTM3U\n#EXTINF:1,\nfile://{reference}\n#EXT-X-ENDLIST\n"))
+    case(
+        "playlist",
+        errors.NotAVideo,
+        lambda p: p.write_text(f"#EXTM3U\n#EXTINF:1,\nfile://{reference}\n#EXT-X-ENDLIST\n"),
+    )
     case("concat", errors.NotAVideo, lambda p: p.write_text(f"ffconcat version 1.0\nfile '{reference}'\n"))
     case("no_frames", errors.NoFrames, without_frames)
     case("one_frame", errors.LengthMismatch, lambda p: write_mp4(p, moving(1), 25))

@@ -22,7 +22,9 @@ _spec.loader.exec_module(clips)
 def pair(name):
     if name == "pan_swapped_to_other_clip":
         return clips.make_pair("still")[0], clips.make("pan")[0]
-    generated, reference, _ = clips.make_pair(name.removesuffix("_half_size_generated").removesuffix("_9_frames_generated"))
+    generated, reference, _ = clips.make_pair(
+        name.removesuffix("_half_size_generated").removesuffix("_9_frames_generated")
+    )
     if name == "pan_half_size_generated":
         generated = generated[:, ::2, ::2]
     if name == "pan_9_frames_generated":
