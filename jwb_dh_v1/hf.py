@@ -1,7 +1,7 @@
 """The `evaluate` side: one class that turns a row of a protocol into a module. The only file that knows `evaluate`.
 
 A module is `metrics/<name>/<name>.py` with `import jwb_dh_v1.hf as hf` and a subclass of `hf.Module` that names its
-metric. (evaluate takes the first module class in a script's namespace, so `Module` itself must not be imported by name.)
+metric. (evaluate takes the first module class in a script's namespace: never import `Module` itself by name there.)
 """
 
 from __future__ import annotations

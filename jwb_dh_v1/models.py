@@ -132,10 +132,9 @@ class Models:
     @cached_property
     def whisper(self) -> Whisper:
         """Whisper tiny.en in float32."""
-        from jwb_dh_v1.nets.whisper import load_ctranslate2
+        from jwb_dh_v1.nets.whisper import load_tiny_en
 
-        files = ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json")
-        return load_ctranslate2(*(self.weights[name] for name in files))
+        return load_tiny_en(self.weights, str(self.device))
 
 
 def _size(value: object) -> int:

@@ -1,6 +1,5 @@
 """Twenty and more bad inputs in one run: each ends typed, nothing crashes, and the good samples' rows do not move."""
 
-import os
 from dataclasses import asdict
 
 import numpy as np
@@ -73,7 +72,7 @@ def cases(folder, reference):
     case("long_name", errors.Unreadable, file="x" * 300 + ".mp4")
     case("null_byte", errors.Unreadable, file="a\0b.mp4")
     case("folder", errors.Unreadable, lambda p: p.mkdir())
-    case("loop", errors.Unreadable, lambda p: os.symlink(p, p))
+    case("loop", errors.Unreadable, lambda p: p.symlink_to(p))
     case("secret", errors.Unreadable, file="missing/../../nowhere.mp4")
     case("4k", None, lambda p: write_mp4(p, moving(2, 3840, 2160), 25, preset="ultrafast"), folder / "4k.mp4")
     case("lost_reference", errors.Unreadable, lambda p: write_mp4(p, moving(), 25), folder / "nowhere.mp4")

@@ -130,7 +130,7 @@ def page(path: Path) -> Page:
 
 
 def check_sound(found: Page) -> None:
-    """Self-contained, with ids that are unique and links that lead somewhere, and described for those who cannot see."""
+    """Self-contained, ids unique, links that lead somewhere, drawings described for those who cannot see them."""
     assert "script" not in found.tags and "link" not in found.tags and "iframe" not in found.tags
     assert not [name for _, name, _ in found.attributes if name.startswith("on")]
     targets = [
@@ -198,10 +198,11 @@ def test_report_holds_every_score_and_nothing_from_outside(folder: Path, blurred
     assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.filterwarnings("error")
 def test_hostile_names_and_messages_are_text(folder: Path, blurred: tuple[Result, list[Sample]]) -> None:
     result, samples = blurred
     path = folder / "hostile.html"
-    name = f"{HOSTILE} $\\frac{{1}}{{2$ \u202e\x00"
+    name = f"{HOSTILE} $\\frac{{1}}{{2$ 数字人\u202e\x00"
     write_report(replace(result, name=name), samples, path)
     found = page(path)
     check_sound(found)
@@ -250,6 +251,9 @@ def test_without_samples_or_models_the_report_says_what_it_leaves_out(
     gone = [replace(s, generated=Clip(folder / "moved.mp4")) for s in samples]
     write_report(result, gone, path)
     assert any(p.startswith("No pictures: ") and "moved.mp4" in p for p in page(path).texts["p"])
+    other = [replace(s, generated=Clip(picture(9))) for s in samples]
+    write_report(result, other, path)
+    assert "No pictures: the file is not the one that was scored." in page(path).texts["p"]
     bare = [replace(s, reference=s.reference and Clip(folder / "real-0.mp4")) for s in make_samples(folder, 3)]
     write_report(replace(result, plan={**result.plan, "boxes": "none"}), bare, path)
     found = page(path)

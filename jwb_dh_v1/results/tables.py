@@ -1,0 +1,248 @@
+"""Scores as text: how a number is written everywhere, and tables for terminals of 100 columns, coloured or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.results import Result, Score
+from jwb_dh_v1.results.plots import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+WIDTH = 100
+SYSTEMS = 6  # per table; more go into further tables
+ORDER = ("body", "face", "hands", "speech")
+STAND_INS = (
+    "lite/1 scores come from small stand-in networks: compare them with each other, never with published numbers."
+)
+
+
+def title(metric: str) -> str:
+    """A metric's name for people: `ssim` -> SSIM, `subject_consistency` -> Subject consistency."""
+    return metric.upper() if len(metric) <= 5 and "_" not in metric else metric.replace("_", " ").capitalize()
+
+
+def decimals(scores: Iterable[Score]) -> int:
+    """Digits after the point that some scores deserve: two of their intervals' usual width, at most four.
+
+    Without any interval the largest score has four digits in all.
+    """
+    known = [s for s in scores if s.value is not None and math.isfinite(s.value)]
+    halves = [(s.ci95[1] - s.ci95[0]) / 2 for s in known if s.ci95]
+    needed = sorted(1 - math.floor(math.log10(half)) for half in halves if half > 1e-9)  # below: nothing but rounding
+    if not needed:
+        largest = max((abs(s.value or 0.0) for s in known), default=0.0)
+        needed = [3 - (math.floor(math.log10(largest)) if largest >= 1 else 0)]
+    return min(4, max(0, needed[len(needed) // 2]))
+
+
+def number(value: float | None, digits: int) -> str:
+    """A value with so many digits after the point; `–` where there is none, `∞` where it is infinite."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def interval(score: Score, digits: int) -> str:
+    """The 95 % interval as `[low, high]`, or nothing."""
+    return f"[{number(score.ci95[0], digits)}, {number(score.ci95[1], digits)}]" if score.ci95 else ""
+
+
+def counts(score: Score) -> str:
+    """How many samples the score is of, and how many it is not: `n 5 s 1 f 2`."""
+    skipped = f" s {score.skipped}" if score.skipped else ""
+    return f"n {score.n}{skipped}" + (f" f {score.failed}" if score.failed else "")
+
+
+def regions_of(scores: Iterable[Score]) -> list[str]:
+    """The regions that occur, in the usual order."""
+    found = list(dict.fromkeys(score.region for score in scores))
+    return [r for r in ORDER if r in found] + [r for r in found if r not in ORDER]
+
+
+def metrics_of(scores: Iterable[Score]) -> list[str]:
+    """The metrics that occur, in the order of the protocol's table."""
+    return list(dict.fromkeys(score.metric for score in scores))
+
+
+def find(result: Result, metric: str, region: str) -> Score | None:
+    """The score of a cell, or None where the metric does not apply."""
+    return next((s for s in result.scores if (s.metric, s.region) == (metric, region)), None)
+
+
+def best(scores: Sequence[Score | None]) -> set[int]:
+    """Positions of the best scores (several if equal); none where fewer than two systems have one or all are equal."""
+    values = {i: s.value for i, s in enumerate(scores) if s is not None and s.value is not None}
+    if len(values) < 2 or len(set(values.values())) < 2:
+        return set()
+    higher = next(s.higher_is_better for s in scores if s is not None)
+    top = max(values.values()) if higher else min(values.values())
+    return {i for i, value in values.items() if value == top}
+
+
+def check_comparable(results: Sequence[Result]) -> list[str]:
+    """What differs between the plans of some results, one sentence each.
+
+    Raises:
+        SetupError: there are none, or they are of several protocols, whose numbers mean different things.
+
+    """
+    protocols = sorted({result.protocol for result in results})
+    if len(protocols) != 1:
+        named = " and ".join(protocols) or "nothing"
+        raise SetupError(f"Only results of one protocol can be compared; these are of {named}.")
+    notes = []
+    for key in ("data", "boxes", "weights", "decoder", "version"):
+        if len({repr(result.plan.get(key)) for result in results}) > 1:
+            notes.append(f"The systems were scored with different {key} (see their plans).")
+    if len({repr(sorted(result.versions.items())) for result in results}) > 1:
+        notes.append("The systems were scored with different versions of packages.")
+    return notes
+
+
+def _signs(console: Console, text: str) -> str:
+    """Text that the terminal can write."""
+    if console.encoding.lower().startswith("utf"):
+        return text
+    for sign, plain in (("↑", "(higher)"), ("↓", "(lower)"), ("±", "+-"), ("–", "-"), ("−", "-"), ("∞", "inf")):
+        text = text.replace(sign, plain)
+    return text
+
+
+def _console(console: Console | None) -> Console:
+    from rich.console import Console
+
+    return console or Console()
+
+
+def _table(heading: str, columns: Sequence[str], lines: bool, padding: int = 1) -> Any:
+    from rich.box import HORIZONTALS
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(heading, style="bold"), title_justify="left", box=HORIZONTALS, show_lines=lines, padding=(0, padding)
+    )
+    for place, column in enumerate(columns):
+        table.add_column(Text(column), justify="right" if place else "left", overflow="fold")
+    return table
+
+
+def _heading(result: Result, what: str) -> str:
+    return f"{what} · {result.protocol}" + ("" if result.complete else " · INCOMPLETE")
+
+
+def _print(console: Console, table: Any, notes: Sequence[str]) -> None:
+    from rich.text import Text
+
+    width = min(WIDTH, console.width)
+    console.print(table, width=width)
+    for note in notes:
+        console.print(Text(_signs(console, note), style="dim"), width=width)
+
+
+def print_table(result: Result, console: Console | None = None) -> None:
+    """Print one system's scores: metrics by regions; each with its 95 % interval and numbers of samples."""
+    from rich.text import Text
+
+    console = _console(console)
+    regions = regions_of(result.scores)
+    heading = _signs(console, _heading(result, printable(result.name)).replace(" · ", " - "))
+    table = _table(heading, ["metric", *regions], lines=True)
+    for metric in metrics_of(result.scores):
+        scores = [find(result, metric, region) for region in regions]
+        digits = decimals(s for s in scores if s)
+        some = next(s for s in scores if s)
+        arrow = "↑" if some.higher_is_better else "↓"
+        unit = f" ({some.unit})" if some.unit else ""
+        cells = []
+        for score in scores:
+            cell = Text()
+            if score is not None:
+                cell.append(_signs(console, number(score.value, digits)), style="bold")
+                for line in filter(None, (interval(score, digits), counts(score))):
+                    cell.append("\n" + _signs(console, line), style="red" if score.failed else "dim")
+            cells.append(cell)
+        table.add_row(Text(_signs(console, f"{title(metric)}{unit} {arrow}")), *cells)
+    _print(console, table, _notes([result]))
+
+
+def _notes(results: Sequence[Result]) -> list[str]:
+    notes = [
+        "[low, high] and ± (half of it): 95 % interval. n samples scored, s skipped, f failed. ↑ up, ↓ down is better."
+    ]
+    if results[0].protocol.startswith("lite/"):
+        notes.append(STAND_INS)
+    for result in results:
+        if not result.complete:
+            notes.append(f"{printable(result.name)} is incomplete: more samples failed than were allowed.")
+    return notes
+
+
+def print_comparison(results: Sequence[Result], console: Console | None = None) -> None:
+    """Print several systems side by side; the best of each row is bold and has a star.
+
+    Raises:
+        SetupError: the results are of several protocols.
+
+    """
+    notes = check_comparable(results)
+    console = _console(console)
+    scores = [score for result in results for score in result.scores]
+    tables = math.ceil(len(results) / SYSTEMS)
+    for part in range(tables):
+        shown = range(part * len(results) // tables, (part + 1) * len(results) // tables)
+        heading = f"{len(results)} systems - {results[0].protocol}"
+        if tables > 1:
+            heading += f" - {shown.start + 1} to {shown.stop}"
+        names = [printable(results[i].name, 24) for i in shown]
+        table = _table(heading, ["", *names], lines=False, padding=0)
+        for metric in metrics_of(scores):
+            _add_metric(table, console, metric, regions_of(scores), results, shown)
+        last = shown.stop == len(results)
+        _print(console, table, [*_notes(results), "* best of all systems.", *notes] if last else [])
+
+
+def _add_metric(
+    table: Any, console: Console, metric: str, regions: Sequence[str], results: Sequence[Result], shown: range
+) -> None:
+    """A heading row with the metric and one row per region; counts that all systems share stand beside the region."""
+    from rich.text import Text
+
+    rows = [(region, [find(result, metric, region) for result in results]) for region in regions]
+    known = [score for _, row in rows for score in row if score]
+    unit = f" ({known[0].unit})" if known[0].unit else ""
+    arrow = "↑" if known[0].higher_is_better else "↓"
+    table.add_row(Text(_signs(console, f"{title(metric)}{unit} {arrow}"), style="bold"))
+    for region, row in rows:
+        found = [score for score in row if score]
+        if not found:
+            continue
+        digits, winners = decimals(found), best(row)
+        shared = len({counts(score) for score in found}) == 1
+        label = f"  {region}" + (f"\n    {counts(found[0])}" if shared else "")
+        cells = [_cell(console, row[i], digits, i in winners, not shared) for i in shown]
+        table.add_row(Text(label), *cells)
+    table.add_section()
+
+
+def _cell(console: Console, score: Score | None, digits: int, wins: bool, counted: bool) -> Text:
+    from rich.text import Text
+
+    cell = Text()
+    if score is None:
+        return cell
+    cell.append(_signs(console, ("*" if wins else "") + number(score.value, digits)), style="bold" if wins else "")
+    if score.ci95:
+        half = (score.ci95[1] - score.ci95[0]) / 2
+        cell.append("\n" + _signs(console, f"±{number(half, digits)}"), style="dim")
+    if counted:
+        cell.append(f"\n{counts(score)}", style="red" if score.failed else "dim")
+    return cell
