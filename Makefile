@@ -15,7 +15,7 @@ demo: teaser
 
 test: teaser
 	@echo "== tests"
-	JWB_TEASER=$(CURDIR)/jwb-dh-v1 JWB_SYSTEMS=$(CURDIR)/systems $(BIN)/python -m pytest
+	JWB_TEASER=$(CURDIR)/jwb-dh-v1 $(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .

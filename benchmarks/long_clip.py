@@ -7,12 +7,15 @@ a lower quality. Frames alone would be 93 GB at 25 fps.
 """
 
 import argparse
+import os
 import resource
 import tempfile
 import time
 from pathlib import Path
 
 import cv2
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is imported
 
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.video import write_mp4

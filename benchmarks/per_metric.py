@@ -7,10 +7,13 @@ A metric's time includes what it is the first to compute (decoding, boxes, featu
 
 import argparse
 import json
+import os
 import resource
 import tempfile
 import time
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is imported
 
 from jwb_dh_v1 import score
 from jwb_dh_v1.data.pairs import pair

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jwb_dh_v1 import __version__
-from jwb_dh_v1.errors import JwbError, SetupError
+from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, WrongHash
 
 if TYPE_CHECKING:
     from jwb_dh_v1.results import Result
@@ -73,9 +74,9 @@ def _weights(args: argparse.Namespace) -> int:
         try:
             weights.resolve(name, _paths(args.weights))
             state = "[green]verified"
-        except weights.MissingWeights:
+        except MissingWeights:
             state, bad = "[yellow]not here", bad + 1
-        except weights.WrongHash as error:
+        except WrongHash as error:
             state, bad = "[red]wrong content", bad + 1
             console.print(str(error), style="red")
         cells = [name, f"{file.size / 1e6:.1f}", state, file.sha256[:12], file.licence, file.used_by]
@@ -140,7 +141,14 @@ def _score(args: argparse.Namespace) -> int:
 def _score_one(
     args: argparse.Namespace, folder: Path, samples: Any, out: Path, models: Any, given: dict[str, Path], console: Any
 ) -> Result:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from jwb_dh_v1.benchmark import score
     from jwb_dh_v1.results.report import write_report
@@ -243,7 +251,9 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--boxes", help="mediapipe, dwpose or annotations (default: the protocol's)")
     score.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH", help="your own weight files")
     score.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    score.add_argument("--allow-failures", type=int, default=0, metavar="N", help="complete in spite of N failed samples")
+    score.add_argument(
+        "--allow-failures", type=int, default=0, metavar="N", help="complete in spite of N failed samples"
+    )
     score.add_argument("--shard-size", type=int, default=64, help="samples per unit of resume (default: 64)")
     score.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     score.set_defaults(run=_score)
@@ -270,6 +280,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 done, 1 done with failed samples, 2 nothing done (the error says what to do)."""
+    # torch's OpenMP threads otherwise spin between layers and take the cores from OpenCV's and the decoder's: on two
+    # cores MobileNetV2 went from 80 to 7 ms a frame (2026-11-22). Read when torch is imported, so set before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))

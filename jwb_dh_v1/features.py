@@ -14,7 +14,7 @@ from jwb_dh_v1.models import Models
 View = Literal["whole", "centre"]
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
-BATCH = 32
+BATCH = 8  # on two CPU cores larger batches leave the cache and are slower
 
 
 def _models(clip: Clip) -> Models:

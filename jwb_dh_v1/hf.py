@@ -105,7 +105,7 @@ class Module(evaluate.Metric):  # type: ignore[misc]
         ]
         if found.n == 0:
             raise SampleError(f"{self.metric} could be computed for none of {len(samples)} videos; {problems[0]}")
-        answer = {
+        answer: dict[str, Any] = {
             self.metric: found.value,
             "n": found.n,
             "skipped": found.skipped,

@@ -62,7 +62,8 @@ def open_container(source: Path | bytes) -> Any:
             with source.open("rb"):
                 pass
         except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-            raise Unreadable(f"{str(source)[:200]} cannot be opened: {error}.") from None
+            reason = getattr(error, "strerror", None) or error
+            raise Unreadable(f"{str(source)[:200]} cannot be opened: {reason}.") from None
     else:
         size = len(source)
     if size == 0:

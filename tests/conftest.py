@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, and before torch is imported
 WHISPER = ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json")
 
 

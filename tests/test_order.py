@@ -1,0 +1,113 @@
+"""The six stand-in systems under lite/1: their known order is what the numbers must show."""
+
+import pytest
+
+from jwb_dh_v1 import score
+from jwb_dh_v1.data.pairs import pair
+
+pytestmark = pytest.mark.teaser
+SYSTEMS = ("copy", "recompressed", "blurred", "frozen", "swapped", "garbled")
+
+
+@pytest.fixture(scope="module")
+def results(teaser_dir, systems_dir):
+    """Six runs that share their networks, as `jwb-dh score A B ...` does."""
+    from jwb_dh_v1.models import Models
+    from jwb_dh_v1.plan import make_plan
+    from jwb_dh_v1.weights import resolve_all
+
+    models = Models(resolve_all(make_plan("lite").weights), "cpu")
+    found = {}
+    for name in SYSTEMS:
+        samples = pair(systems_dir / name, teaser_dir)
+        found[name] = score(samples, protocol="lite", device="cpu", models=models, name=name, data=samples.data)
+    return found
+
+
+def value(results, system, metric, region):
+    return results[system][metric, region].value
+
+
+def test_everything_is_scored(results):
+    for name, result in results.items():
+        assert result.complete, name
+        for cell in result.scores:
+            assert cell.failed == 0
+            assert cell.n + cell.skipped == 8
+            if cell.region != "hands":  # hands are seen in some clips only, and coverage says so
+                assert cell.n == 8, (name, cell)
+    assert results["copy"]["ssim", "hands"].n >= 2
+
+
+def test_copy_is_perfect(results):
+    for region in ("body", "face", "hands"):
+        assert value(results, "copy", "ssim", region) == 1.0
+        assert value(results, "copy", "psnr", region) == 100.0
+        # Equal rows: the Gram form leaves 1e-14 relative, the eigenvalue form (over 1280 frames) about 1e-6.
+        assert value(results, "copy", "fid", region) < 1e-4
+    assert value(results, "copy", "csim", "face") == 1.0
+
+
+def test_frozen_does_not_move(results):
+    for region in ("body", "face"):
+        assert value(results, "frozen", "dynamic_degree", region) == 0.0
+        assert value(results, "frozen", "subject_consistency", region) > 0.999
+    assert value(results, "copy", "dynamic_degree", "body") > 0
+    assert value(results, "copy", "subject_consistency", "body") < 0.99
+
+
+def test_another_person_is_least_alike(results):
+    csim = {name: value(results, name, "csim", "face") for name in SYSTEMS}
+    assert min(csim, key=csim.get) == "swapped"
+    assert csim["swapped"] < 0.5 < min(v for name, v in csim.items() if name != "swapped")  # 0.5: dlib's threshold
+
+
+def test_blurred_and_recompressed_lie_between(results):
+    for region in ("body", "face"):
+        ssim = {name: value(results, name, "ssim", region) for name in SYSTEMS}
+        assert ssim["swapped"] < ssim["blurred"] < ssim["recompressed"] < ssim["copy"]
+        fid = {name: value(results, name, "fid", region) for name in SYSTEMS}
+        assert fid["copy"] < fid["recompressed"] < fid["blurred"] < fid["swapped"]
+    for name in ("blurred", "recompressed"):
+        assert value(results, "swapped", "csim", "face") < value(results, name, "csim", "face") < 1
+
+
+def test_wrong_speech_has_the_most_word_errors(results):
+    wer = {name: value(results, name, "wer", "speech") for name in SYSTEMS}
+    assert max(wer, key=wer.get) == "garbled"
+    assert wer["garbled"] > 0.8
+    assert all(v < 0.1 for name, v in wer.items() if name != "garbled")
+    for region in ("body", "face"):  # the picture of `garbled` is the real one
+        assert value(results, "garbled", "ssim", region) == 1.0
+
+
+def test_intervals_enclose_the_values(results):
+    for name, result in results.items():
+        for cell in result.scores:
+            if cell.ci95 is not None:
+                low, high = cell.ci95
+                assert low <= cell.value <= high, (name, cell)
+            elif cell.n:
+                assert cell.ci_method.startswith("none: "), (name, cell)
+
+
+def test_results_say_what_made_them(results):
+    plan = results["copy"].plan
+    assert plan["protocol"] == "lite/1" and plan["boxes"] == "mediapipe/1"
+    assert {"mobilenet-v2", "dlib-face", "whisper-tiny.en", "palm"} <= set(plan["weights"])
+    assert all(len(sha) == 64 for sha in plan["weights"].values())
+    assert results["copy"]["csim", "face"].networks.startswith("dlib")
+
+
+def test_boxes_of_the_dataset_are_used(teaser_dir, systems_dir, monkeypatch):
+    """References carry the detector's boxes already: it runs on the generated clip only."""
+    from jwb_dh_v1.annotate.mediapipe import MediaPipe
+
+    looked = []
+    real = MediaPipe.detect
+    monkeypatch.setattr(MediaPipe, "detect", lambda self, *a, **k: looked.append(1) or real(self, *a, **k))
+    samples = list(pair(systems_dir / "copy", teaser_dir))[-1:]
+    result = score(samples, ["ssim"], ["face"], protocol="lite", device="cpu")
+    assert len(looked) == 1
+    # Stored boxes and fresh ones are the same to the bit, or the crops would differ.
+    assert result["ssim", "face"].value == 1.0
