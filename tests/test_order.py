@@ -67,7 +67,9 @@ def test_blurred_and_recompressed_lie_between(results):
         ssim = {name: value(results, name, "ssim", region) for name in SYSTEMS}
         assert ssim["swapped"] < ssim["blurred"] < ssim["recompressed"] < ssim["copy"]
         fid = {name: value(results, name, "fid", region) for name in SYSTEMS}
-        assert fid["copy"] < fid["recompressed"] < fid["blurred"] < fid["swapped"]
+        # `swapped` holds the same four people, permuted: a set distance may find it closer than a blurred set.
+        assert fid["copy"] < fid["recompressed"] < fid["blurred"]
+        assert fid["copy"] < fid["swapped"]
     for name in ("blurred", "recompressed"):
         assert value(results, "swapped", "csim", "face") < value(results, name, "csim", "face") < 1
 
