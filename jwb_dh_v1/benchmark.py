@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,9 @@ def _shards(samples: Iterable[Sample], size: int) -> Iterator[Iterator[Sample]]:
         for at in range(0, len(samples), size):
             yield (samples[i] for i in range(at, min(at + size, len(samples))))
         return
-    source = iter(samples)
-    for first in source:
-        shard = iter([first, *islice(source, size - 1)])  # samples are lazy: nothing is decoded by listing them
-        yield shard
+    # groupby reads one sample at a time, and what is left of a shard when the next one is asked for.
+    for _, shard in groupby(enumerate(samples), key=lambda pair: pair[0] // size):
+        yield (sample for _, sample in shard)
 
 
 def score(

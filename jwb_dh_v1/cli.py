@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,12 +188,19 @@ def _score_one(
             on_sample=on_sample,
         )
     if args.report:
-        for sample in (listed := list(samples)):
-            sample.generated.models = models
-        write_report(result, listed, out / "report.html")
+        write_report(result, _with_models(samples, models), out / "report.html")
     print_table(result, console)
     console.print(f"Results: {out / 'results.json'}, samples.parquet" + (", report.html" if args.report else ""))
     return result
+
+
+def _with_models(samples: Any, models: Any) -> Iterator[Any]:
+    """The samples one by one, so that a large set is never held; their boxes come from the run's own detector."""
+    for sample in samples:
+        sample.generated.models = models
+        if sample.reference is not None:
+            sample.reference.models = models
+        yield sample
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -39,7 +39,8 @@ class Clip:
     Args:
         source: a path, the content of a file as bytes, a dataset row `{"bytes": ..., "path": ...}`, or frames as
             uint8 [T, H, W, 3] RGB.
-        annotations: boxes, key points and masks that came with the clip.
+        annotations: boxes, key points and masks that came with the clip, or a function that reads them when they are
+            first needed (so that what is wrong with them fails this sample, not the reading of the data).
         models: the networks that features are computed with; needed for features only.
         fps: frames per second of frames given as an array.
 
@@ -53,11 +54,11 @@ class Clip:
         self,
         source: Source,
         *,
-        annotations: Annotations | None = None,
+        annotations: Annotations | Callable[[], Annotations | None] | None = None,
         models: Models | None = None,
         fps: float = 25.0,
     ) -> None:
-        self.given = annotations
+        self._given = annotations
         self.models = models
         self._memo: dict[Any, Any] = {}
         self._frames: np.ndarray | None = None
@@ -71,6 +72,13 @@ class Clip:
             self._frames, self._fps = given, fps
         else:
             self._source = given if isinstance(given, bytes) else Path(given)
+
+    @property
+    def given(self) -> Annotations | None:
+        """The annotations that came with the clip, or None."""
+        if callable(self._given):
+            self._given = self._given()
+        return self._given
 
     @property
     def name(self) -> str:

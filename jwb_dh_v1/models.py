@@ -78,7 +78,8 @@ class Models:
     def annotations(self, clip: Clip) -> Annotations:
         """Boxes by this plan's detector; those that came with the clip serve if the same detector made them."""
         given = clip.given
-        if given is not None and given.source == self.detector.name:
+        same = given is not None and given.source == self.detector.name
+        if given is not None and same and (given.keypoints is not None or not self.keypoints):
             return given
         make = lambda: self.detector.detect(clip.chunks(), clip.fps, full=self.keypoints)  # noqa: E731
         return clip.feature(("annotations", self.detector.name, self.keypoints), make)

@@ -50,7 +50,7 @@ class Crop(Clip):
     def __init__(
         self, parent: Clip, frames: np.ndarray, windows: np.ndarray, size: tuple[int, int], part: str, resize: str
     ) -> None:
-        self.given, self.models = None, parent.models
+        self._given, self.models = None, parent.models
         self.parent, self.indices, self.windows, self.part = parent, frames, windows, part
         self._size, self._resize = size, resize
         self._memo: dict[Any, Any] = {}

@@ -107,14 +107,14 @@ def test_wrong_boxes_are_typed(bad):
     boxes = np.tile(np.array([10, 10, 60, 60], np.float32), (20, 1))
     boxes[7] = bad
     clip = numbered(20)
-    clip.given, clip.models = boxed(boxes), Models(boxes="annotations")
+    clip._given, clip.models = boxed(boxes), Models(boxes="annotations")
     with pytest.raises(BadBox, match="frame 7"):
         Sample("a", clip).crop("face")
 
 
 def test_reference_boxes_on_a_clip_of_another_size_and_rate():
     reference = numbered(20)
-    reference.given = boxed(np.tile(np.array([40, 40, 140, 140], np.float32), (20, 1)))
+    reference._given = boxed(np.tile(np.array([40, 40, 140, 140], np.float32), (20, 1)))
     small = Clip(np.zeros((40, 120, 160, 3), np.uint8), fps=20.0)
     for clip in (reference, small):
         clip.models = Models(boxes="annotations")

@@ -184,3 +184,38 @@ def test_thirty_kills_lose_nothing(folders, tmp_path):
     assert outputs(out) == expected
     assert len(list(out.glob("shards/*.npz"))) == COUNT // 2
     assert during >= 5  # the signals did fall between the first and the last shard
+
+
+def test_an_iterable_is_read_one_sample_at_a_time(folders, tmp_path):
+    alive = []
+
+    def stream():
+        for number, sample in enumerate(samples(folders)):
+            alive.append(number)
+            yield sample
+
+    seen = []
+    call = {"regions": ["body"], "protocol": "paper", "out": tmp_path, "shard_size": 6, "data": "fixed"}
+    score(stream(), on_sample=lambda name: seen.append((name, len(alive))), **call)
+    # When sample k is done, k + 1 samples have been drawn: none is read ahead.
+    assert seen == [(f"{k:02d}", k + 1) for k in range(COUNT)]
+    first = outputs(tmp_path)
+    (tmp_path / "shards" / "000001.npz").unlink()
+    score(stream(), **call)
+    assert outputs(tmp_path) == first
+
+
+def test_wrong_annotations_in_the_data_fail_their_sample_only(folders):
+    from jwb_dh_v1.errors import BadBox
+    from jwb_dh_v1.models import Models
+
+    def broken():
+        raise BadBox("three numbers are no box")
+
+    bad, good = samples(folders)[:2]
+    bad = replace(bad, reference=Clip(folders[1] / "00.mp4", annotations=broken))
+    result = score([bad, good], ["ssim"], ["body", "face"], boxes="annotations", models=Models(boxes="annotations"))
+    found = {(row.sample_id, row.region): (row.status, row.error) for row in result.rows()}
+    assert found["00", "face"] == ("failed", "BadBox")
+    assert found["00", "body"] == found["01", "body"] == ("ok", "")
+    assert found["01", "face"] == ("skipped", "NotApplicable")

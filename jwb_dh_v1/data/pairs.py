@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def _dataset(ours: Mapping[str, Path], folder: Path, data: str, split: str, revi
     def rows() -> Iterator[dict[str, Any]]:
         for row in load_dataset(data, split=split, streaming=True, revision=revision):
             rest = {
-                "reference": Clip(row["video"], annotations=annotations_of(row)),
+                "reference": Clip(row["video"], annotations=partial(annotations_of, row)),
                 "transcript": row["transcript"]["text"],
                 "language": row["transcript"]["language"] or "en",
                 "identity": row["identity_id"],

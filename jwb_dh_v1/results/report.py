@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ class _Line:
     best: frozenset[int] = frozenset()
 
 
-def write_report(result: Result, samples: Sequence[Sample] | None, path: Path) -> None:
+def write_report(result: Result, samples: Iterable[Sample] | None, path: Path) -> None:
     """Write one system's report.
 
     Args:

@@ -106,6 +106,8 @@ def draw(cells: Sequence[Cell], samples: Iterable[Sample] | None, result: Result
             look.note = "No pictures: the samples were not given to the report."
     room = BUDGET
     for sample in samples or ():
+        if not wanted:
+            break
         for cell, look in wanted.pop(sample.id, ()):
             look.note = ""
             if room <= 0:
