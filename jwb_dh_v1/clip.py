@@ -7,6 +7,7 @@ former and fails at the latter.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import io
@@ -164,6 +165,12 @@ class Clip:
         if self.models is None:
             return self.memo(key, make)
         return self.memo(key, lambda: self.models.remember((self.identity, key), make))  # type: ignore[union-attr]
+
+    def fresh(self) -> Clip:
+        """A twin that knows what this clip knows; frames that the twin decodes go away with it."""
+        twin = copy.copy(self)
+        twin._memo = dict(self._memo)
+        return twin
 
     def release(self) -> None:
         """Forget frames and features (a file's; an array stays), so that a long list of clips stays small."""

@@ -36,13 +36,18 @@ class Sample:
     identity: str | None = None
     language: str = "en"
 
-    def crop(self, region: Region, rule: Rule = "track") -> list[Sample]:
+    def crop(self, region: Region, rule: Rule = "track", same_boxes: bool = False) -> list[Sample]:
         """The samples of a region's parts: body 1 (this sample), face 0..1, hands 0..2 (1 by the `paper` rule).
 
-        A part that the reference lacks gives a sample without reference.
+        Args:
+            region: the region.
+            rule: how parts are cut out.
+            same_boxes: cut the generated clip where the reference shows the part, so that pixels are compared in place.
+                Otherwise each clip is cut by its own boxes, and a part that the reference lacks gives a sample
+                without reference.
 
         Raises:
-            NotApplicable: the generated clip shows none of the parts; the message says what was looked for.
+            NotApplicable: none of the parts is shown; the message says what was looked for.
             BadBox: a given box is no box.
 
         """
@@ -52,14 +57,14 @@ class Sample:
         parts, reasons = [], []
         for part in names:
             try:
-                generated = _cut(self.generated, self._annotations(self.generated), part, rule)
+                generated = _cut(self.generated, self.annotations(self.generated, same_boxes), part, rule)
             except NotApplicable as reason:
                 reasons.append(str(reason))
                 continue
             reference = None
             if self.reference is not None:
                 try:
-                    reference = _cut(self.reference, self._annotations(self.reference), part, rule)
+                    reference = _cut(self.reference, self.annotations(self.reference), part, rule)
                 except NotApplicable as reason:
                     reasons.append(f"{reason} (in the reference)")
             parts.append(replace(self, generated=generated, reference=reference))
@@ -67,10 +72,18 @@ class Sample:
             raise NotApplicable("; ".join(reasons))
         return parts
 
-    def _annotations(self, clip: Clip) -> Annotations:
-        """Boxes as the plan says: each clip's own by the plan's detector, or the reference's for both."""
+    def annotations(self, clip: Clip, same_boxes: bool = False) -> Annotations:
+        """The boxes of one of this sample's clips as the plan says: its own by the plan's detector, or the reference's.
+
+        Raises:
+            NotApplicable: the plan wants given boxes and there are none.
+            BadBox, Truncated: they cannot be read, or the clip cannot be decoded.
+
+        """
         models = clip.models
         if models is not None and models.boxes != "annotations":
+            if same_boxes and self.reference is not None and clip is not self.reference:
+                return _onto(models.annotations(self.reference), self.reference, clip)
             return models.annotations(clip)
         source = self.reference if self.reference is not None and self.reference.given is not None else self.generated
         if source.given is None:
@@ -123,7 +136,8 @@ def _cut(clip: Clip, annotations: Annotations, part: str, rule: Rule) -> Crop:
 
 def _onto(given: Annotations, source: Clip, clip: Clip) -> Annotations:
     """The reference's boxes on another clip: scaled to its size, taken at its moments."""
-    moments = np.minimum(np.rint(np.arange(len(clip)) * source.fps / clip.fps).astype(int), len(source) - 1)
+    rate = source.fps / clip.fps if clip.fps else 1.0
+    moments = np.minimum(np.rint(np.arange(len(clip)) * rate).astype(int), len(source) - 1)
     scale = np.array([clip.size[0] / source.size[0], clip.size[1] / source.size[1]])
     keypoints = given.keypoints
     if keypoints is not None:
@@ -131,6 +145,6 @@ def _onto(given: Annotations, source: Clip, clip: Clip) -> Annotations:
     return Annotations(
         {part: boxes[moments] * np.tile(scale, 2) for part, boxes in given.boxes.items()},
         {part: scores[moments] for part, scores in given.scores.items()},
-        given.source,
+        f"{given.source} on the reference",
         keypoints,
     )

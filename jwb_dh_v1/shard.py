@@ -122,17 +122,18 @@ def _score_sample(sample: Sample, plan: Plan) -> Iterator[tuple[Row, State | Non
         opened = _attempt(lambda: reference.info)
         if isinstance(opened, JwbError):
             lost_reference, sample = opened, replace(sample, reference=None)
-    parts: dict[str, list[Sample] | JwbError] = {}
+    parts: dict[tuple[str, bool], list[Sample] | JwbError] = {}
     for name, region in plan.cells:
         metric = plan.table.metrics[name]
         row = replace(blank, metric=name, region=region)
         begun = time.perf_counter()
-        if broken is None and region not in parts:
-            parts[region] = _attempt(lambda region=region: sample.crop(region, plan.table.rule))  # type: ignore[misc]
+        key = (region, metric.same_boxes)
+        if broken is None and key not in parts:
+            parts[key] = _attempt(lambda key=key: sample.crop(key[0], plan.table.rule, key[1]))  # type: ignore[misc]
         problem = broken
         if problem is None and lost_reference is not None and "reference" in metric.needs:
             problem = type(lost_reference)(f"the reference: {lost_reference}")
-        cut = problem or parts[region]
+        cut = problem or parts[key]
         found = cut if isinstance(cut, JwbError) else _measure(metric, cut, row)
         if isinstance(found, JwbError):
             status = "skipped" if isinstance(found, NotApplicable) else "failed"

@@ -122,3 +122,27 @@ def test_reference_boxes_on_a_clip_of_another_size_and_rate():
     assert part.generated.windows[0].tolist() == [8, 8, 83, 83]  # half of (15, 15, 165, 165), rounded to even
     assert part.reference.windows[0].tolist() == [15, 15, 165, 165]
     assert len(part.generated) == 40
+
+
+def test_pixels_are_compared_where_the_reference_shows_the_part():
+    reference, other = numbered(20), numbered(20)
+    reference._given = boxed(np.tile(np.array([40, 40, 140, 140], np.float32), (20, 1)))
+    models = Models(boxes="mediapipe")
+    models.__dict__["detector"] = SeesNothing()
+    for clip in (reference, other):
+        clip.models = models
+    sample = Sample("a", other, reference)
+    part = sample.crop("face", same_boxes=True)[0]
+    assert part.generated.windows.tolist() == part.reference.windows.tolist()
+    with pytest.raises(NotApplicable):  # by its own boxes, the generated clip shows no face
+        sample.crop("face")
+
+
+class SeesNothing:
+    """A detector that finds no one; the reference carries boxes under its name."""
+
+    name = "dataset"
+
+    def detect(self, chunks, fps, *, full=False):
+        frames = sum(len(chunk) for chunk in chunks)
+        return Annotations({"face": np.full((frames, 4), np.nan, np.float32)}, {"face": np.zeros(frames)}, self.name)

@@ -32,6 +32,8 @@ class Metric:
         regions: where it applies.
         curve: one number per frame or pair, for plots.
         facts: details of one sample, for tables.
+        same_boxes: whether both clips are cut by the reference's boxes (metrics that compare pixels in place); else
+            each by its own.
         unit: of the value.
 
     """
@@ -46,6 +48,7 @@ class Metric:
     regions: tuple[Region, ...] = REGIONS
     curve: Callable[[Sample], np.ndarray] | None = None
     facts: Callable[[Sample], dict[str, Any]] | None = None
+    same_boxes: bool = False
     unit: str = ""
 
 
@@ -76,8 +79,8 @@ def _table(*metrics: Metric) -> dict[str, Metric]:
 
 
 # fmt: off
-_SSIM = Metric("ssim", pixel.ssim, True, (-1, 1), REFERENCE, curve=pixel.ssim_curve)
-_PSNR = Metric("psnr", pixel.psnr, True, (0, 100), REFERENCE, curve=pixel.psnr_curve, unit="dB")
+_SSIM = Metric("ssim", pixel.ssim, True, (-1, 1), REFERENCE, curve=pixel.ssim_curve, same_boxes=True)
+_PSNR = Metric("psnr", pixel.psnr, True, (0, 100), REFERENCE, curve=pixel.psnr_curve, same_boxes=True, unit="dB")
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "standard": Protocol("standard/1", "track", "mediapipe", _table(_SSIM, _PSNR)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,6 +44,7 @@ class Cell:
     score: Score
     looks: list[Look]
     paired: bool  # the metric compares with the reference
+    same_boxes: bool  # and cuts both clips by the reference's boxes
 
 
 def worst_cells(result: Result) -> list[Cell]:
@@ -78,8 +78,9 @@ def worst_cells(result: Result) -> list[Cell]:
         score = result[metric, region]
         digits = decimals([score])
         paired = metric in table and "reference" in table[metric].needs
+        same_boxes = metric in table and table[metric].same_boxes
         looks = [Look(row, number(row.value, digits)) for row in found[metric, region]]
-        cells.append(Cell(score, looks, paired))
+        cells.append(Cell(score, looks, paired, same_boxes))
     return cells
 
 
@@ -146,25 +147,18 @@ def _curve(cell: Cell, look: Look, moments: np.ndarray) -> str:
     return curve_plot(moments.tolist(), curve, title=name, higher_is_better=score.higher_is_better, marked=marked)
 
 
-def _fresh(clip: Clip) -> Clip:
-    """The clip without the frames it will decode: they are given back when the pictures are made."""
-    twin = copy.copy(clip)
-    twin._memo = dict(clip._memo)  # what is known (boxes, size) stays known
-    return twin
-
-
 def _picture(cell: Cell, look: Look, sample: Sample, result: Result) -> None:
     if look.row.sha256 and sample.generated.sha256 != look.row.sha256:
         look.note = "No pictures: the file is not the one that was scored."
         return
     rule: Rule = "paper" if result.protocol.startswith("paper/") else "track"
-    sample = replace(sample, generated=_fresh(sample.generated))
+    sample = replace(sample, generated=sample.generated.fresh())
     if sample.reference is not None:
-        reference = _fresh(sample.reference)
+        reference = sample.reference.fresh()
         reference.models = reference.models or sample.generated.models
         sample = replace(sample, reference=reference)
     region: Region = cell.score.region  # type: ignore[assignment]
-    part = _part(sample.crop(region, rule), cell.paired)
+    part = _part(sample.crop(region, rule, cell.same_boxes), cell.paired)
     if len(look.row.curve) > len(part.generated):
         look.note = "No pictures: the boxes found now are not those of the run."
         return
@@ -230,7 +224,7 @@ def _boxes(sample: Sample, clip: Clip, frame: int, result: Result) -> tuple[dict
     if result.plan.get("boxes") == "none" and clip.given is None:
         return {}, "No boxes: only whole frames were scored."
     try:
-        annotations = clip.given if result.plan.get("boxes") == "none" else sample._annotations(clip)
+        annotations = clip.given if result.plan.get("boxes") == "none" else sample.annotations(clip)
     except JwbError as error:
         return {}, f"No boxes: {error}"
     assert annotations is not None
