@@ -58,7 +58,7 @@ def _weights(args: argparse.Namespace) -> int:
     console = Console()
     names = list(args.names) or _weights_of(args.protocol)
     if args.action == "fetch":
-        paths = weights.fetch(names, _paths(args.weights), say=lambda text: console.print(text, highlight=False))
+        paths = weights.fetch(names, _paths(args.weights), say=lambda text: console.print(text, highlight=False, soft_wrap=True))
         console.print(f"{len(paths)} files are there and have the right sha256.")
         return 0
     table = Table()
@@ -94,7 +94,7 @@ def _teaser(args: argparse.Namespace) -> int:
     console = Console()
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     fetch(_weights_of("teaser"), say=say)
     make_teaser(Path(args.out), say)
