@@ -16,7 +16,7 @@ import torch
 from jwb_dh_v1 import weights
 from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
-from jwb_dh_v1.weights import File, Hub, Package, Url
+from jwb_dh_v1.weights_table import File, Hub, Package, Url
 
 CONTENT = b"some weights" * 1000
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -129,8 +129,8 @@ def test_a_url(table, server):
 def test_a_hub_file_at_a_revision(server, tmp_path):
     # In a process of its own: huggingface_hub reads the endpoint when it is imported.
     code = (
-        "from jwb_dh_v1 import weights as w\n"
-        f"w.FILES = {{'net': w.File('net', {SHA!r}, 1, 'x', 'x', (w.Hub('org/repo', {COMMIT!r}, 'net.bin'),))}}\n"
+        "from jwb_dh_v1 import weights as w, weights_table as t\n"
+        f"w.FILES = {{'net': t.File('net', {SHA!r}, 1, 'x', 'x', (t.Hub('org/repo', {COMMIT!r}, 'net.bin'),))}}\n"
         "print(w.sha256_of(w.fetch(['net'])['net']))"
     )
     env = {**os.environ, "HF_ENDPOINT": server, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}

