@@ -1,8 +1,8 @@
 """One video: decoded once, streamed when it is long, with everything that was computed from it remembered.
 
 Decoder: decord where it is installed and can open the file, else PyAV (both bundle FFmpeg; on the clips of our tests
-their pixels are equal). Rotated and tiny files always go through PyAV: decord 0.6 returns a fourth channel for the
-former and fails at the latter.
+their pixels are equal). Rotated, tiny and streamed files always go through PyAV: decord 0.6 returns a fourth channel
+for the first, fails at the second, and needs gigabytes for the third.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ class Clip:
         assert self._source is not None
         info = self.info
         seen = 0
-        for chunk in _decode(self._source, info, n):
+        for chunk in _decode(self._source, info, n, bounded=not self.fits):
             seen += len(chunk)
             yield chunk
         if seen != info.frames:
@@ -273,10 +273,12 @@ def decoder_name() -> str:
     return f"PyAV {version('av')}"
 
 
-def _decode(source: Path | bytes, info: VideoInfo, n: int) -> Iterator[np.ndarray]:
-    # decord's colour conversion stops at pictures of a few pixels.
-    if info.rotation == 0 and min(info.width, info.height) >= 16 and importlib.util.find_spec("decord"):
+def _decode(source: Path | bytes, info: VideoInfo, n: int, bounded: bool) -> Iterator[np.ndarray]:
+    # decord keeps what it decodes ahead: 1200 frames of 1080p took it to 2.5 GB (PyAV: 0.6 GB, and no slower), so that
+    # streams that must stay small go through PyAV. Its colour conversion stops at pictures of a few pixels.
+    if not bounded and info.rotation == 0 and min(info.width, info.height) >= 16 and importlib.util.find_spec("decord"):
         reader = _decord(source)
+        # decord also counts frames that an edit list hides, and then repeats the last one in their place.
         if reader is not None and len(reader) == info.frames:
             yield from _decord_chunks(reader, source, n)
             return

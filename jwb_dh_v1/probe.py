@@ -1,7 +1,7 @@
 """What a video file says about itself, read without decoding: size, rate, rotation, frames, and whether it is whole.
 
-One pass over the packets (FFmpeg's demuxer through PyAV) finds truncated files, variable frame rates and missing audio
-before any decoder starts, because decoders hide these: decord, for one, repeats the last good frame.
+Passes over the packets (FFmpeg's demuxer through PyAV) find truncated files, variable frame rates, hidden frames and
+missing audio before any decoder starts, because decoders hide these: decord, for one, repeats the last good frame.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from jwb_dh_v1.errors import NoFrames, NotAVideo, Truncated, Unreadable
 
 # Formats that hold their own pictures. Playlists (hls, dash, concat) may name other files and hosts: never opened.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,ogg,asf,wav,flac,mp3,aac"
-# Edit lists are ignored, as decord ignores them: every stored frame counts, and stored packets can be counted.
-OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file,pipe,data", "ignore_editlist": "1"}
+OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file,pipe,data"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,12 @@ class VideoInfo:
     even: bool
 
 
-def open_container(source: Path | bytes) -> Any:
+def open_container(source: Path | bytes, edits: bool = True) -> Any:
     """Open a file or its content with PyAV (the caller closes it).
+
+    Args:
+        source: the file.
+        edits: honour edit lists, which hide stored frames (a player does); without, every stored packet is seen.
 
     Raises:
         Unreadable: missing, a folder, no permission, a name too long, a loop of links.
@@ -71,7 +74,7 @@ def open_container(source: Path | bytes) -> Any:
     try:
         # A str path lets FFmpeg seek by itself; the prefix keeps names such as "concat:a|b" from meaning a protocol.
         place = f"file:{source}" if isinstance(source, Path) else io.BytesIO(source)
-        return av.open(place, metadata_errors="replace", options=OPTIONS)
+        return av.open(place, metadata_errors="replace", options=OPTIONS | ({} if edits else {"ignore_editlist": "1"}))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise NotAVideo(f"{_name(source)} is no video that FFmpeg can open: {error}.") from None
 
@@ -89,38 +92,15 @@ def probe(source: Path | bytes) -> VideoInfo:
         NoFrames: a video stream without a single packet.
 
     """
-    import av
-
+    _check_whole(source)
     with open_container(source) as container:
-        if not container.streams.video:
-            raise NotAVideo(f"{_name(source)} has no video stream.")
         stream = container.streams.video[0]
-        counts = dict.fromkeys((s.index for s in container.streams if s.type in {"video", "audio"}), 0)
-        times: list[int] = []
-        broken = False
-        try:
-            for packet in container.demux([s for s in container.streams if s.index in counts]):
-                if packet.size == 0:
-                    continue  # the demuxer's flush packet
-                counts[packet.stream.index] += 1
-                broken |= bool(packet.is_corrupt)
-                if packet.stream.index == stream.index and packet.pts is not None:
-                    times.append(packet.pts)
-        except av.error.FFmpegError as error:
-            raise Truncated(f"{_name(source)} breaks off after {counts[stream.index]} frames: {error}.") from None
-        for part in container.streams:
-            # Raw PCM is counted in samples by the header but read in blocks: only damaged packets tell there.
-            counted = part.index in counts and not part.codec_context.name.startswith("pcm_")
-            promised = part.frames if counted else 0
-            if broken or counts.get(part.index, promised) < promised:
-                raise Truncated(
-                    f"{_name(source)} is cut: its header promises {promised} {part.type} packets, "
-                    f"{counts.get(part.index, 0)} are whole. Copy or render the file again."
-                )
-        if counts[stream.index] == 0:
+        shown = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        if not shown:
             raise NoFrames(f"{_name(source)} has a video stream without frames.")
         rate = stream.average_rate or stream.guessed_rate
-        gaps = np.diff(np.sort(np.asarray(times, dtype=np.int64)))
+        times = np.sort(np.asarray([pts for pts in shown if pts is not None], dtype=np.int64))
+        gaps = np.diff(times)
         # Half a frame of jitter is rounding of the container's clock; a frame more or less is another rate.
         even = bool(len(gaps) < 2 or np.all(np.abs(gaps - np.median(gaps)) <= 0.5 * np.median(gaps)))
         rotation = _rotation(container, stream)
@@ -128,7 +108,33 @@ def probe(source: Path | bytes) -> VideoInfo:
         if rotation in {90, 270}:
             width, height = height, width
         fps, has_audio = float(rate) if rate else 0.0, bool(container.streams.audio)
-        return VideoInfo(width, height, fps, counts[stream.index], rotation, has_audio, even)
+        return VideoInfo(width, height, fps, len(shown), rotation, has_audio, even)
+
+
+def _check_whole(source: Path | bytes) -> None:
+    """Compare the packets that are there with those that the header promises."""
+    import av
+
+    with open_container(source, edits=False) as container:
+        if not container.streams.video:
+            raise NotAVideo(f"{_name(source)} has no video stream.")
+        streams = [s for s in container.streams if s.type in {"video", "audio"}]
+        counts = dict.fromkeys((s.index for s in streams), 0)
+        broken = False
+        try:
+            for packet in container.demux(streams):
+                counts[packet.stream.index] += packet.size > 0  # the demuxer's flush packets are empty
+                broken |= bool(packet.is_corrupt)
+        except av.error.FFmpegError as error:
+            raise Truncated(f"{_name(source)} breaks off after {max(counts.values())} packets: {error}.") from None
+        for stream in streams:
+            # Raw PCM is counted in samples by the header but read in blocks: only damaged packets tell there.
+            promised = 0 if stream.codec_context.name.startswith("pcm_") else stream.frames
+            if broken or counts[stream.index] < promised:
+                raise Truncated(
+                    f"{_name(source)} is cut: its header promises {promised} {stream.type} packets, "
+                    f"{counts[stream.index]} are whole. Copy or render the file again."
+                )
 
 
 def _rotation(container: Any, stream: Any) -> int:
