@@ -24,7 +24,7 @@ import numpy as np
 from jwb_dh_v1 import __version__
 from jwb_dh_v1.errors import AlreadyRunning, SetupError
 from jwb_dh_v1.models import Models
-from jwb_dh_v1.plan import Cell, Plan, claim_folder, make_plan
+from jwb_dh_v1.plan import Cell, Plan, claim_folder, make_plan, without_missing
 from jwb_dh_v1.region import REGIONS, Region
 from jwb_dh_v1.results import (
     Result,
@@ -65,6 +65,7 @@ def score(
     out: str | Path | None = None,
     device: str = "auto",
     allow_failures: int = 0,
+    allow_missing: bool = False,
     boxes: str | None = None,
     weights: Mapping[str, Path] | None = None,
     data: str = "",
@@ -81,6 +82,7 @@ def score(
         out: folder for results; the same call on the same folder resumes. Without it nothing is written.
         device: `auto`, `cpu`, `cuda`, ...
         allow_failures: the result counts as complete with up to so many failed samples.
+        allow_missing: leave out metrics whose weights are not here, instead of stopping.
         weights: the user's own files by name.
         data: fingerprint of the samples, part of the plan.
         name: of the system; the folder's name by default.
@@ -95,6 +97,8 @@ def score(
     if not data and isinstance(samples, Sequence):
         data = "ids:" + hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
     plan = make_plan(protocol, metrics, regions, boxes, data)
+    if allow_missing:
+        plan, _ = without_missing(plan, weights)
     paths = resolve_all(plan.weights, weights)
     if models is None:
         models = Models(paths, device, plan.boxes.partition("/")[0], plan.needs_keypoints)

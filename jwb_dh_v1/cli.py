@@ -58,7 +58,9 @@ def _weights(args: argparse.Namespace) -> int:
     console = Console()
     names = list(args.names) or _weights_of(args.protocol)
     if args.action == "fetch":
-        paths = weights.fetch(names, _paths(args.weights), say=lambda text: console.print(text, highlight=False, soft_wrap=True))
+        paths = weights.fetch(
+            names, _paths(args.weights), say=lambda text: console.print(text, highlight=False, soft_wrap=True)
+        )
         console.print(f"{len(paths)} files are there and have the right sha256.")
         return 0
     table = Table()
@@ -108,7 +110,7 @@ def _score(args: argparse.Namespace) -> int:
 
     from jwb_dh_v1.data.pairs import pair
     from jwb_dh_v1.models import Models
-    from jwb_dh_v1.plan import make_plan
+    from jwb_dh_v1.plan import make_plan, without_missing
     from jwb_dh_v1.results.report import write_comparison
     from jwb_dh_v1.results.tables import print_comparison
     from jwb_dh_v1.weights import resolve_all
@@ -117,6 +119,10 @@ def _score(args: argparse.Namespace) -> int:
     given = _paths(args.weights)
     folders = [Path(folder) for folder in args.generated]
     plan = make_plan(args.protocol, args.metrics, args.regions, args.boxes)
+    if args.allow_missing:
+        plan, lacking = without_missing(plan, given)
+        for metric, names in lacking.items():
+            console.print(f"{metric} is left out: {', '.join(names)} not here.", style="yellow", markup=False)
     models = Models(resolve_all(plan.weights, given), args.device, plan.boxes.partition("/")[0], plan.needs_keypoints)
     pairs = [pair(folder, args.data, args.split, args.revision) for folder in folders]
     results = []
@@ -179,6 +185,7 @@ def _score_one(
             out=out,
             device=args.device,
             allow_failures=args.allow_failures,
+            allow_missing=args.allow_missing,
             boxes=args.boxes,
             weights=given,
             data=samples.data,
@@ -261,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--allow-failures", type=int, default=0, metavar="N", help="complete in spite of N failed samples"
     )
+    score.add_argument("--allow-missing", action="store_true", help="leave out metrics whose weights are not here")
     score.add_argument("--shard-size", type=int, default=64, help="samples per unit of resume (default: 64)")
     score.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     score.set_defaults(run=_score)

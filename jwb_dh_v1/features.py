@@ -17,7 +17,8 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 BATCH = 8  # on two CPU cores larger batches leave the cache and are slower
 
 
-def _models(clip: Clip) -> Models:
+def models_of(clip: Clip) -> Models:
+    """The networks that the clip was given."""
     if clip.models is None:
         raise TypeError("This clip has no models; pass Clip(..., models=Models(...)).")
     return clip.models
@@ -41,7 +42,7 @@ def mobilenet(clip: Clip, view: View = "whole") -> np.ndarray:
 def _mobilenet(clip: Clip, view: View) -> np.ndarray:
     import torch
 
-    models = _models(clip)
+    models = models_of(clip)
     net, device = models.mobilenet, models.device
     found = []
     with torch.inference_mode():
@@ -80,7 +81,7 @@ def _dlib_identity(clip: Clip, indices: np.ndarray) -> np.ndarray:
 
     from jwb_dh_v1.region import MARGIN
 
-    net, shape = _models(clip).dlib_face
+    net, shape = models_of(clip).dlib_face
     width, height = clip.size
     half = width / MARGIN / 2
     box = dlib.rectangle(
@@ -100,6 +101,6 @@ def whisper_text(clip: Clip) -> str:
 
     """
     samples = clip.speech.mono(16000)
-    models = _models(clip)
+    models = models_of(clip)
     key = ("whisper-tiny.en", hashlib.sha256(np.ascontiguousarray(samples).data).hexdigest())
     return clip.memo(key, lambda: models.remember(key, lambda: models.whisper.transcribe(samples)))

@@ -57,7 +57,19 @@ class Models:
         """Load what a plan needs, so that a missing package or a wrong file stops the run before the first decode."""
         if boxes not in {"none", "annotations"} and self.detector.name != boxes:
             raise SetupError(f"The plan's boxes are {boxes}, this version's detector is {self.detector.name}.")
-        homes = {"mobilenet-v2": "mobilenet", "dlib-face": "dlib_face", "whisper-tiny.en": "whisper"}
+        homes = {
+            "mobilenet-v2": "mobilenet",
+            "dlib-face": "dlib_face",
+            "whisper-tiny.en": "whisper",
+            "dino-vitb16": "dino",
+            "clip-vit-b-32": "clip_b32",
+            "clip-vit-l-14": "clip_l14",
+            "laion-aesthetic-l14": "laion",
+            "inception-2015": "inception_fid",
+            "inception-v3": "inception_v3",
+            "i3d": "i3d",
+        }
+        _ = self.device  # a device that is not there is said now
         for name in names:
             if name in homes:
                 getattr(self, homes[name])
@@ -119,6 +131,64 @@ class Models:
         features: torch.nn.Module = net.features.eval()
         _fold_norms(features)
         return features.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    @cached_property
+    def dino(self) -> torch.nn.Module:
+        """DINO v1 ViT-B/16 in float32, for VBench's subject consistency."""
+        from jwb_dh_v1.nets.dino import load
+
+        return load(self.weights["dino-vitb16"]).to(self.device)
+
+    @cached_property
+    def clip_b32(self) -> torch.nn.Module:
+        """CLIP ViT-B/32's image tower in float32, for VBench's background consistency."""
+        from jwb_dh_v1.nets.clip_image import load
+
+        return load(self.weights["clip-vit-b-32"]).to(self.device)
+
+    @cached_property
+    def clip_l14(self) -> torch.nn.Module:
+        """CLIP ViT-L/14's image tower in float32, for VBench's aesthetic quality."""
+        from jwb_dh_v1.nets.clip_image import load
+
+        return load(self.weights["clip-vit-l-14"]).to(self.device)
+
+    @cached_property
+    def laion(self) -> torch.nn.Linear:
+        """LAION's linear aesthetic head on ViT-L/14 embeddings."""
+        from jwb_dh_v1.nets.clip_image import load_aesthetic_head
+
+        return load_aesthetic_head(self.weights["laion-aesthetic-l14"]).to(self.device)
+
+    @cached_property
+    def inception_fid(self) -> torch.nn.Module:
+        """The 2015 Inception of FID up to its pooled 2048 features, channels-last, eval."""
+        from jwb_dh_v1.nets.inception import inception_fid
+
+        return self._channels_last(inception_fid, "inception-2015")
+
+    @cached_property
+    def inception_v3(self) -> torch.nn.Module:
+        """torchvision's Inception v3 up to its pooled 2048 features, channels-last, eval."""
+        from jwb_dh_v1.nets.inception import inception_v3
+
+        return self._channels_last(inception_v3, "inception-v3")
+
+    def _channels_last(self, build: Callable[..., torch.nn.Module], name: str) -> torch.nn.Module:
+        import torch
+
+        from jwb_dh_v1.weights import load_torch
+
+        net = build(load_torch(self.weights[name]))
+        _fold_norms(net)
+        return net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    @cached_property
+    def i3d(self) -> torch.nn.Module:
+        """I3D (Kinetics-400) up to its 400 logits, eval."""
+        from jwb_dh_v1.nets.i3d import load_i3d
+
+        return load_i3d(self.weights["i3d"]).to(self.device)
 
     @cached_property
     def dlib_face(self) -> tuple[Any, Any]:

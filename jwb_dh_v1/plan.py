@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jwb_dh_v1 import __version__
 from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
 from jwb_dh_v1.clip import decoder_name
-from jwb_dh_v1.errors import PlanMismatch, SetupError
+from jwb_dh_v1.errors import MissingWeights, PlanMismatch, SetupError
 from jwb_dh_v1.metrics import Protocol, protocol
 from jwb_dh_v1.region import REGIONS, Region
 from jwb_dh_v1.results import write_atomically
-from jwb_dh_v1.weights import FILES
+from jwb_dh_v1.weights import FILES, resolve, resolve_all
 
 Cell = tuple[str, str]  # metric, region
 
@@ -98,6 +98,30 @@ def make_plan(
             source = f"{boxes}/1"
     weights = {name: FILES[name].sha256 for name in sorted(names)}
     return Plan(table.name, cells, source, weights, data, decoder_name())
+
+
+def without_missing(plan: Plan, given: Mapping[str, Path] | None = None) -> tuple[Plan, dict[str, list[str]]]:
+    """The plan without the metrics whose weights are not here, and which weights each of those lacks.
+
+    Raises:
+        MissingWeights: the detector's own weights are not here, or no metric is left.
+        WrongHash: a file is here but its content is another.
+
+    """
+    lacking: dict[str, list[str]] = {}
+    for name in dict.fromkeys(metric for metric, _ in plan.cells):
+        for weight in plan.table.metrics[name].weights:
+            try:
+                resolve(weight, given)
+            except MissingWeights:
+                lacking.setdefault(name, []).append(weight)
+    cells = tuple(cell for cell in plan.cells if cell[0] not in lacking)
+    if not cells:
+        resolve_all(plan.weights, given)
+    left = {weight for name, _ in cells for weight in plan.table.metrics[name].weights}
+    of_metrics = {weight for metric in plan.table.metrics.values() for weight in metric.weights}
+    weights = {name: sha for name, sha in plan.weights.items() if name in left or name not in of_metrics}
+    return replace(plan, cells=cells, weights=weights), lacking
 
 
 def claim_folder(folder: Path, plan: Plan, shard_size: int) -> None:

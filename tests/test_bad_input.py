@@ -153,7 +153,7 @@ def test_a_fault_touches_only_what_it_must(rows):
     assert of(rows, "black", "csim", "face").status == "skipped"
     assert of(rows, "lost_reference", "subject_consistency").status == "ok"
     assert of(rows, "rotated", "dynamic_degree").status == "ok"
-    assert of(rows, "wrong_box", "ssim", "face").error == "BadBox"
+    assert of(rows, "wrong_box", "subject_consistency", "face").error == "BadBox"
     assert of(rows, "wrong_box", "ssim", "body").value == 1.0
     assert "nowhere.mp4" in of(rows, "lost_reference", "ssim").message
 
@@ -175,8 +175,8 @@ def test_rotation_is_honoured(weird, reference):
 
 def test_too_many_failures_make_a_run_incomplete(weird, reference):
     samples = [Sample("a", Clip(reference), Clip(reference)), Sample("b", Clip(weird["text"][0]), Clip(reference))]
-    assert not score(samples, regions=["body"]).complete
-    result = score(samples, regions=["body"], allow_failures=1)
+    assert not score(samples, ["ssim"], ["body"]).complete
+    result = score(samples, ["ssim"], ["body"], allow_failures=1)
     assert result.complete
     assert (result["ssim", "body"].n, result["ssim", "body"].failed) == (1, 1)
 

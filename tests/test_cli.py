@@ -10,6 +10,8 @@ from media import moving, write_mp4
 
 from jwb_dh_v1 import Result
 
+PIXELS = ("--regions", "body", "--metrics", "ssim", "psnr")  # what needs no weights
+
 
 def run(*arguments, cwd=None):
     command = [sys.executable, "-m", "jwb_dh_v1.cli", *map(str, arguments)]
@@ -50,7 +52,7 @@ def test_nothing_heavy_is_imported_at_start():
 
 def test_one_system(folders):
     out = folders / "runs" / "good"
-    done = run("score", folders / "good", "--data", folders / "real", "--regions", "body", "--out", out)
+    done = run("score", folders / "good", "--data", folders / "real", *PIXELS, "--out", out)
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("standard/1", "SSIM", "3/3", "clips/min", "elapsed", "left"))
     result = Result.load(out)
@@ -60,7 +62,7 @@ def test_one_system(folders):
     assert set(document) == {"schema", "name", "protocol", "complete", "device", "scores", "plan", "versions"}
     assert (out / "report.html").stat().st_size > 1000
     before = (out / "results.json").read_bytes()
-    again = run("score", folders / "good", "--data", folders / "real", "--regions", "body", "--out", out)
+    again = run("score", folders / "good", "--data", folders / "real", *PIXELS, "--out", out)
     assert again.returncode == 0 and (out / "results.json").read_bytes() == before
     report = run("report", out)
     assert report.returncode == 0 and "SSIM" in report.stdout
@@ -79,7 +81,7 @@ def test_failures_give_exit_code_one(folders):
     (folders / "partly").mkdir()
     write_mp4(folders / "partly" / "clip 0.mp4", moving(10, 160, 120), 25)
     write_mp4(folders / "partly" / "stranger.mp4", moving(10, 160, 120), 25)
-    call = ("score", folders / "partly", "--data", folders / "real", "--regions", "body", "--out")
+    call = ("score", folders / "partly", "--data", folders / "real", *PIXELS, "--out")
     done = run(*call, folders / "runs" / "partly")
     assert done.returncode == 1
     assert "stranger" in done.stdout
@@ -99,16 +101,7 @@ def test_failures_give_exit_code_one(folders):
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_two(folders, arguments, message):
-    call = [
-        "score",
-        folders / "good",
-        "--data",
-        folders / "real",
-        "--regions",
-        "body",
-        "--out",
-        folders / "runs" / "no",
-    ]
+    call = ["score", folders / "good", "--data", folders / "real", *PIXELS, "--out", folders / "runs" / "no"]
     done = run(*call, *arguments, cwd=folders)
     assert done.returncode == 2
     assert message in done.stderr
@@ -118,9 +111,9 @@ def test_mistakes_are_one_sentence_and_exit_code_two(folders, arguments, message
 
 def test_folders_that_do_not_fit(folders):
     (folders / "empty").mkdir()
-    done = run("score", folders / "empty", "--data", folders / "real", "--out", folders / "runs" / "no")
+    done = run("score", folders / "empty", "--data", folders / "real", *PIXELS, "--out", folders / "runs" / "no")
     assert done.returncode == 2 and "holds no video" in done.stderr
     (folders / "strangers").mkdir()
     write_mp4(folders / "strangers" / "else.mp4", moving(3, 64, 48), 25)
-    done = run("score", folders / "strangers", "--data", folders / "real", "--out", folders / "runs" / "no")
+    done = run("score", folders / "strangers", "--data", folders / "real", *PIXELS, "--out", folders / "runs" / "no")
     assert done.returncode == 2 and "'clip 0'" in done.stderr and "'else'" in done.stderr

@@ -70,7 +70,8 @@ def make_samples(folder: Path, blur: float) -> list[Sample]:
 def run(folder: Path, name: str, blur: float, protocol: str = "standard") -> tuple[Result, list[Sample]]:
     samples = make_samples(folder, blur)
     regions = ("body", "face") if protocol == "standard" else ("body",)
-    result = score(samples, regions=regions, protocol=protocol, boxes="annotations", device="cpu", name=name,
+    metrics = ("ssim", "psnr") if protocol == "standard" else ("ssim", "psnr", "csim")  # what needs no weights
+    result = score(samples, metrics, regions, protocol=protocol, boxes="annotations", device="cpu", name=name,
                    out=folder / name)  # fmt: skip
     return result, samples
 
@@ -287,7 +288,7 @@ def test_paper_protocol_with_infinite_scores(tmp_path: Path) -> None:
     clip = picture(1)
     samples = [Sample(f"s{i}", Clip(clip), Clip(clip), identity=str(i)) for i in range(2)]
     samples.append(Sample("other", Clip(picture(2)), Clip(picture(3))))
-    result = score(samples, regions=("body",), protocol="paper", device="cpu", name="equal")
+    result = score(samples, ("ssim", "psnr", "csim"), ("body",), protocol="paper", device="cpu", name="equal")
     assert result["psnr", "body"].value == math.inf
     write_report(result, samples, tmp_path / "r.html")
     found = page(tmp_path / "r.html")

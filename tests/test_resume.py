@@ -22,13 +22,14 @@ from jwb_dh_v1.shard import read_shard, score_shard
 from jwb_dh_v1.state import Frechet, Moments, add
 
 COUNT = 20
+PIXELS = ("ssim", "psnr", "csim")  # of paper/1, without weights
 FILES = ("results.json", "samples.parquet")
 RUN = """
 import sys
-from pathlib import Path
 from jwb_dh_v1.cli import main
-sys.exit(main(["score", sys.argv[1], "--data", sys.argv[2], "--protocol", "paper", "--regions", "body",
-               "--shard-size", "2", "--no-report", "--out", sys.argv[3], "--allow-failures", "2"]))
+sys.exit(main(["score", sys.argv[1], "--data", sys.argv[2], "--out", sys.argv[3], "--protocol", "paper",
+               "--regions", "body", "--metrics", "ssim", "psnr", "csim", "--shard-size", "2",
+               "--no-report", "--allow-failures", "2"]))
 """
 
 
@@ -61,7 +62,7 @@ def test_shard_sizes_change_no_byte(folders, tmp_path):
     written = {}
     for size in (1, 7, SHARD):
         out = tmp_path / f"by{size}"
-        score(samples(folders), regions=["body"], protocol="paper", out=out, name="x", shard_size=size)
+        score(samples(folders), metrics=PIXELS, regions=["body"], protocol="paper", out=out, name="x", shard_size=size)
         assert len(list((out / "shards").iterdir())) == -(-COUNT // size)
         written[size] = outputs(out)
     assert written[1] == written[7] == written[SHARD]
@@ -93,7 +94,14 @@ def test_a_sequence_is_not_read_where_shards_are_done(folders, tmp_path):
             return super().__getitem__(index)
 
     watched = Watched(samples(folders))
-    call = {"regions": ["body"], "protocol": "paper", "out": tmp_path, "shard_size": 4, "data": "fixed"}
+    call = {
+        "metrics": PIXELS,
+        "regions": ["body"],
+        "protocol": "paper",
+        "out": tmp_path,
+        "shard_size": 4,
+        "data": "fixed",
+    }
     score(watched, **call)
     first = outputs(tmp_path)
     (tmp_path / "shards" / "000002.npz").unlink()
@@ -104,7 +112,7 @@ def test_a_sequence_is_not_read_where_shards_are_done(folders, tmp_path):
 
 
 def test_damaged_shards_are_scored_again(folders, tmp_path):
-    call = {"regions": ["body"], "protocol": "paper", "out": tmp_path, "shard_size": 5}
+    call = {"metrics": PIXELS, "regions": ["body"], "protocol": "paper", "out": tmp_path, "shard_size": 5}
     score(samples(folders), **call)
     first = outputs(tmp_path)
     shards = sorted((tmp_path / "shards").iterdir())
@@ -134,15 +142,17 @@ def test_two_runs_on_one_folder(folders, tmp_path):
     class Nested(list):
         def __getitem__(self, index):
             with pytest.raises(AlreadyRunning, match="Another process"):
-                score(samples(folders), regions=["body"], protocol="paper", out=tmp_path, data="fixed")
+                score(samples(folders), metrics=PIXELS, regions=["body"], protocol="paper", out=tmp_path, data="fixed")
             return super().__getitem__(index)
 
-    result = score(Nested(samples(folders)[:1]), regions=["body"], protocol="paper", out=tmp_path, data="fixed")
+    result = score(
+        Nested(samples(folders)[:1]), metrics=PIXELS, regions=["body"], protocol="paper", out=tmp_path, data="fixed"
+    )
     assert result["psnr", "body"].n == 1
 
 
 def test_score_shard_is_pure(folders):
-    plan = make_plan("paper", regions=["body"])
+    plan = make_plan("paper", PIXELS, ["body"])
     first, second = (score_shard(samples(folders)[:3], plan, None) for _ in range(2))
     assert replace(first, seconds={}).to_bytes() == replace(second, seconds={}).to_bytes()
 
@@ -169,7 +179,13 @@ def test_thirty_kills_lose_nothing(folders, tmp_path):
     out = tmp_path / "killed" / "calm"  # the folder's name is part of the result
     while killed < 30:
         process = start(folders, out)
-        time.sleep(rng.uniform(0.3, 1.0) * length)
+        if killed % 3 == 0:  # any moment, start-up and the last addition too
+            time.sleep(rng.uniform(0.05, 1.0) * length)
+        else:  # some moment after one more shard, or after several
+            wanted = len(list(out.glob("shards/*.npz"))) + rng.randint(1, 3)
+            while process.poll() is None and len(list(out.glob("shards/*.npz"))) < wanted:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.05))
         before = len(list(out.glob("shards/*.npz")))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -195,7 +211,14 @@ def test_an_iterable_is_read_one_sample_at_a_time(folders, tmp_path):
             yield sample
 
     seen = []
-    call = {"regions": ["body"], "protocol": "paper", "out": tmp_path, "shard_size": 6, "data": "fixed"}
+    call = {
+        "metrics": PIXELS,
+        "regions": ["body"],
+        "protocol": "paper",
+        "out": tmp_path,
+        "shard_size": 6,
+        "data": "fixed",
+    }
     score(stream(), on_sample=lambda name: seen.append((name, len(alive))), **call)
     # When sample k is done, k + 1 samples have been drawn: none is read ahead.
     assert seen == [(f"{k:02d}", k + 1) for k in range(COUNT)]

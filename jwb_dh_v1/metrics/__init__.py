@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.metrics import consistency, frechet, identity, motion, pixel, speech
+from jwb_dh_v1.metrics import consistency, distribution, frechet, identity, motion, pixel, speech, vbench
 from jwb_dh_v1.region import REGIONS, Region, Rule
 from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.state import State
@@ -83,8 +83,29 @@ _SSIM = Metric("ssim", pixel.ssim, True, (-1, 1), REFERENCE, curve=pixel.ssim_cu
 _PSNR = Metric("psnr", pixel.psnr, True, (0, 100), REFERENCE, curve=pixel.psnr_curve, same_boxes=True, unit="dB")
 
 PROTOCOLS: Mapping[str, Protocol] = {
-    "standard": Protocol("standard/1", "track", "mediapipe", _table(_SSIM, _PSNR)),
+    "standard": Protocol("standard/1", "track", "mediapipe", _table(
+        Metric("subject_consistency", vbench.subject, True, (0, 1), weights=("dino-vitb16",),
+               networks="DINO ViT-B/16", curve=vbench.subject_curve),
+        Metric("background_consistency", vbench.background, True, (0, 1), weights=("clip-vit-b-32",),
+               networks="CLIP ViT-B/32", curve=vbench.background_curve),
+        Metric("aesthetic_quality", vbench.aesthetic, True, (-INF, INF),
+               weights=("clip-vit-l-14", "laion-aesthetic-l14"), networks="CLIP ViT-L/14, LAION aesthetic head",
+               curve=vbench.aesthetic_curve),
+        Metric("fid", distribution.fid, False, (0, INF), REFERENCE, ("inception-2015",),
+               "Inception 2015-12-05 (as pytorch-fid)"),
+        Metric("fid_clean", distribution.fid_clean, False, (0, INF), REFERENCE, ("inception-2015",),
+               "Inception 2015-12-05 (as clean-fid)"),
+        Metric("fvd", distribution.fvd, False, (0, INF), REFERENCE, ("i3d",), "I3D (Kinetics-400)"),
+        _SSIM,
+        _PSNR,
+    )),
     "paper": Protocol("paper/1", "paper", "dwpose", _table(
+        Metric("fid", distribution.paper_fid, False, (0, INF), REFERENCE, ("inception-v3",),
+               "Inception v3 (torchvision)"),
+        Metric("fvd", distribution.paper_fvd, False, (-0.0008, INF), REFERENCE, ("i3d",),
+               "I3D (Kinetics-400), inputs in [0, 1]"),
+        Metric("e_fid", distribution.paper_efid, False, (0, INF), REFERENCE, ("inception-v3",),
+               "Inception v3 (torchvision) on Canny edges"),
         Metric("ssim", pixel.paper_ssim, True, (-1, 1), REFERENCE, curve=pixel.paper_ssim_curve),
         Metric("psnr", pixel.paper_psnr, True, (0, INF), REFERENCE, curve=pixel.paper_psnr_curve, unit="dB"),
         Metric("csim", pixel.paper_csim, True, (0, 1), REFERENCE, curve=pixel.paper_csim_curve),
