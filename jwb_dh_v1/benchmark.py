@@ -69,6 +69,7 @@ def score(
     boxes: str | None = None,
     weights: Mapping[str, Path] | None = None,
     data: str = "",
+    generated: str = "",
     name: str | None = None,
     shard_size: int = SHARD,
     models: Models | None = None,
@@ -85,6 +86,7 @@ def score(
         allow_missing: leave out metrics whose weights are not here, instead of stopping.
         weights: the user's own files by name.
         data: fingerprint of the samples, part of the plan.
+        generated: fingerprint of the generated files; a folder begun with others is refused, not resumed.
         name: of the system; the folder's name by default.
         shard_size: samples per shard; changes no number.
         models: networks of an earlier call, to share their memory of features.
@@ -106,7 +108,7 @@ def score(
     folder = None if out is None else Path(out)
     with _locked(folder):
         if folder is not None:
-            claim_folder(folder, plan, shard_size)
+            claim_folder(folder, plan, shard_size, generated)
         collected = _Collected(plan)
         for number, shard in enumerate(_shards(samples, shard_size)):
             path = None if folder is None else folder / "shards" / f"{number:06d}.npz"

@@ -189,6 +189,7 @@ def _score_one(
             boxes=args.boxes,
             weights=given,
             data=samples.data,
+            generated=samples.fingerprint,
             name=folder.name,
             shard_size=args.shard_size,
             models=models,

@@ -124,7 +124,7 @@ def without_missing(plan: Plan, given: Mapping[str, Path] | None = None) -> tupl
     return replace(plan, cells=cells, weights=weights), lacking
 
 
-def claim_folder(folder: Path, plan: Plan, shard_size: int) -> None:
+def claim_folder(folder: Path, plan: Plan, shard_size: int, generated: str = "") -> None:
     """Write the plan into a new output folder; refuse a folder of another plan.
 
     Raises:
@@ -132,7 +132,7 @@ def claim_folder(folder: Path, plan: Plan, shard_size: int) -> None:
 
     """
     path = folder / "plan.json"
-    ours = json.loads(json.dumps({**asdict(plan), "shard_size": shard_size}))
+    ours = json.loads(json.dumps({**asdict(plan), "shard_size": shard_size, "generated": generated}))
     if not path.exists():
         write_atomically(path, json.dumps(ours, indent=1).encode())
         return

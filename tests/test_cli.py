@@ -117,3 +117,28 @@ def test_folders_that_do_not_fit(folders):
     write_mp4(folders / "strangers" / "else.mp4", moving(3, 64, 48), 25)
     done = run("score", folders / "strangers", "--data", folders / "real", *PIXELS, "--out", folders / "runs" / "no")
     assert done.returncode == 2 and "'clip 0'" in done.stderr and "'else'" in done.stderr
+
+
+def test_other_videos_under_the_same_names_are_not_taken_for_scored(folders):
+    (folders / "changing").mkdir()
+    for number in range(3):
+        write_mp4(folders / "changing" / f"clip {number}.mp4", moving(10, 160, 120, seed=number), 25, crf=20)
+    call = ("score", folders / "changing", "--data", folders / "real", *PIXELS, "--out", folders / "runs" / "changing")
+    assert run(*call).returncode == 0
+    write_mp4(folders / "changing" / "clip 1.mp4", moving(10, 160, 120, seed=1), 25, crf=40)
+    done = run(*call)
+    assert done.returncode == 2
+    assert "generated:" in done.stderr and "Choose another --out" in done.stderr
+
+
+def test_a_loop_of_links_fails_its_sample_only(folders):
+    (folders / "looping").mkdir()
+    write_mp4(folders / "looping" / "clip 0.mp4", moving(10, 160, 120), 25)
+    loop = folders / "looping" / "clip 1.mp4"
+    loop.symlink_to(loop)
+    out = folders / "runs" / "looping"
+    call = ("score", folders / "looping", "--data", folders / "real", *PIXELS, "--out", out, "--allow-failures", "2")
+    done = run(*call)
+    assert done.returncode == 0, done.stderr
+    errors = {row.sample_id: row.error for row in Result.load(out).rows()}
+    assert errors == {"clip 0": "", "clip 1": "Unreadable", "clip 2": "Unreadable"}

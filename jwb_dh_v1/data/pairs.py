@@ -35,6 +35,12 @@ class Pairs:
     data: str
     unmatched: tuple[str, ...] = ()
 
+    @property
+    def fingerprint(self) -> str:
+        """Names and sizes of the generated files: finished shards of other files must not be taken for these."""
+        facts = "\n".join(f"{path.name} {_size(path)}" for path in self.generated.values())
+        return hashlib.sha256(facts.encode()).hexdigest()
+
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples in the data's order."""
         for row in self.source():
@@ -42,6 +48,14 @@ class Pairs:
             # A missing file is a failed sample, found out when it is opened.
             path = self.generated.get(sample_id, self.folder / f"{sample_id}.mp4")
             yield Sample(sample_id, Clip(path), **row["rest"])
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None for one that cannot be reached (its sample says why when it is opened)."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def videos_in(folder: Path) -> dict[str, Path]:
@@ -100,7 +114,7 @@ def _plain(ours: Mapping[str, Path], folder: Path, place: Path) -> Pairs:
             text = words.read_text(encoding="utf-8").strip() if words.is_file() else None
             yield {"sample_id": name, "rest": {"reference": Clip(path), "transcript": text}}
 
-    facts = "\n".join(f"{name} {path.stat().st_size}" for name, path in theirs.items())
+    facts = "\n".join(f"{name} {_size(path)}" for name, path in theirs.items())
     return Pairs(rows, ours, folder, len(theirs), "folder:" + hashlib.sha256(facts.encode()).hexdigest(), unmatched)
 
 
