@@ -3,20 +3,13 @@
 `golden/clips.py` makes the clips without any codec; their hashes are checked first.
 """
 
-import importlib.util
-import json
-from pathlib import Path
-
 import pytest
+from goldens import clips, golden
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.metrics import pixel
 
-HERE = Path(__file__).parent / "golden"
-GOLDEN = json.loads((HERE / "jwb_paired.json").read_text())["pairs"]
-_spec = importlib.util.spec_from_file_location("golden_clips", HERE / "clips.py")
-clips = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(clips)
+GOLDEN = golden("jwb_paired")["pairs"]
 
 
 def pair(name):

@@ -6,14 +6,12 @@ network, pictures and formula are the official ones. `golden/clips.py` makes the
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from goldens import clips, golden, seeded_state
 from PIL import Image
 from torch.nn import functional
 
@@ -27,8 +25,7 @@ from jwb_dh_v1.nets.i3d import TorchScriptI3d, i3d, load_i3d
 from jwb_dh_v1.nets.inception import inception_fid, inception_v3
 from jwb_dh_v1.state import Frechet, Moments, add
 
-HERE = Path(__file__).parent / "golden"
-FID, FVD, PAIRED = (json.loads((HERE / f"{name}.json").read_text()) for name in ("fid", "fvd", "jwb_paired"))
+FID, FVD, PAIRED = map(golden, ("fid", "fvd", "jwb_paired"))
 VARIANTS = {
     "pytorch-fid": distribution.fid,
     "torch-fidelity": distribution.fid_tensorflow,
@@ -47,23 +44,10 @@ CLOSE_FEATURE = 1e-4
 CLOSE_FVD = 1e-3
 
 
-def _module(name):
-    spec = importlib.util.spec_from_file_location(f"golden_{name}", HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-clips, seeded = _module("clips"), _module("seeded_weights")
-
-
 @pytest.fixture(scope="module")
 def states():
-    found = {}
-    for name, golden in (("inception_fid_2015", FID), ("inception_v3_torchvision", PAIRED), ("i3d_k400", FVD)):
-        found[name] = seeded.seeded_state_dict(seeded.load_spec(name))
-        assert seeded.fingerprint(found[name]) == golden["checkpoints"][name]
-    return found
+    of = {"inception_fid_2015": FID, "inception_v3_torchvision": PAIRED, "i3d_k400": FVD}
+    return {name: seeded_state(name, table) for name, table in of.items()}
 
 
 @pytest.fixture(scope="module")

@@ -5,93 +5,45 @@ everything about architecture, preprocessing and formula. Limits are those of th
 of one implementation (1e-5) and what a wrong step moves; what we saw stands beside each.
 """
 
-import functools
-import importlib.util
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from goldens import NAMES, frames_of, golden, made, sample_of, seeded, seeded_state
 from torch import nn
 from torch.nn import functional
 
-from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1 import features_vbench as fv
 from jwb_dh_v1.errors import SetupError, TooShort
 from jwb_dh_v1.metrics import vbench
-from jwb_dh_v1.models import Models
 from jwb_dh_v1.nets import clip_image
 from jwb_dh_v1.nets import dino as dino_net
 
-HERE = Path(__file__).parent / "golden"
 COSINE = 1e-4  # cosines and values of SC, BC: another summation order; seen 5e-7, a wrong step moves 1e-3 or more
 FEATURE = 2e-3  # components and norms of features of norm 28: the same; seen 1.1e-5
 SCORE = 1e-3  # an aesthetic score before division by 10 (the value: a tenth of it): the same; seen 2e-6
-NAMES = ("still", "pan", "zoom_noise", "flicker", "person_like", "pan_fast", "odd_size")
-
-
-def load_module(name):
-    spec = importlib.util.spec_from_file_location(f"golden_{name}", HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-clips, seeded = load_module("clips"), load_module("seeded_weights")
-
-
-def golden(metric):
-    return json.loads((HERE / f"{metric}.json").read_text())
 
 
 SUBJECT, BACKGROUND, AESTHETIC = map(golden, ("subject_consistency", "background_consistency", "aesthetic_quality"))
 
 
-def seeded_state(name, only=None):
-    return seeded.seeded_state_dict(seeded.load_spec(name), only)
-
-
 @pytest.fixture(scope="module")
 def dino():
-    state = seeded_state("dino_vitbase16")
-    assert seeded.fingerprint(state) == SUBJECT["checkpoints"]["dino_vitbase16"]
-    return dino_net.from_state(state)
+    return dino_net.from_state(seeded_state("dino_vitbase16", SUBJECT))
 
 
 @pytest.fixture(scope="module")
 def clip_b32():
-    return clip_image.from_state(seeded_state("clip_vit_b32", ("visual.",)))
+    return clip_image.from_state(seeded_state("clip_vit_b32", only=("visual.",)))
 
 
 @pytest.fixture(scope="module")
 def clip_l14():
-    return clip_image.from_state(seeded_state("clip_vit_l14", ("visual.",)))
+    return clip_image.from_state(seeded_state("clip_vit_l14", only=("visual.",)))
 
 
 @pytest.fixture(scope="module")
 def laion():
-    state = seeded_state("laion_aesthetic_l14_linear")
-    assert seeded.fingerprint(state) == AESTHETIC["checkpoints"]["laion_aesthetic_l14_linear"]
-    return clip_image.aesthetic_head(state)
-
-
-@functools.cache
-def made(name):
-    return clips.make(name)[0]
-
-
-def frames_of(name, expected):
-    frames = made(name)
-    assert clips.sha256(frames) == expected["clip_sha256"]
-    return frames
-
-
-def sample_of(frames, **nets):
-    models = Models(device="cpu")
-    for name, net in nets.items():
-        setattr(models, name, net)
-    return Sample("a", Clip(frames, models=models))
+    return clip_image.aesthetic_head(seeded_state("laion_aesthetic_l14_linear", AESTHETIC))
 
 
 def check_features(found, expected, at=slice(None)):
@@ -187,7 +139,7 @@ DINO_MUTANTS = {
 
 @pytest.mark.parametrize("mutant", DINO_MUTANTS)
 def test_subject_consistency_sees_a_wrong_step(mutant, dino, monkeypatch):
-    frames = made("pan")[:3]
+    frames = made("pan")[0][:3]
     change = DINO_MUTANTS[mutant]
     if change is None:
         frames = np.ascontiguousarray(frames[..., ::-1])
@@ -216,7 +168,7 @@ CLIP_MUTANTS = {
 @pytest.mark.parametrize("mutant", CLIP_MUTANTS)
 def test_background_consistency_sees_a_wrong_step(mutant, clip_b32, monkeypatch):
     name, change = CLIP_MUTANTS[mutant]
-    frames = made(name)[:3]
+    frames = made(name)[0][:3]
     if change is None:
         frames = np.ascontiguousarray(frames[..., ::-1])
     else:
@@ -321,7 +273,7 @@ def test_both_file_formats_give_the_same_tower(tmp_path):
     write_archive(state | extra, tmp_path / "archive.pt")
     plain, archive = (clip_image.load(tmp_path / f"{name}.pt") for name in ("plain", "archive"))
     assert {p.dtype for p in plain.parameters()} == {torch.float32}
-    pictures = fv.clip_pictures(made("still")[:1])
+    pictures = fv.clip_pictures(made("still")[0][:1])
     with torch.inference_mode():
         assert plain(pictures).shape == (1, 16)
         assert torch.equal(plain(pictures), archive(pictures))

@@ -4,13 +4,12 @@ The numbers of the networks themselves are held in `test_golden_vbench.py` and `
 way from a weight file and a plan to a result is. Seeded files have hashes of their own, so the table is told these.
 """
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from goldens import seeded_state
 from media import moving
 
 from jwb_dh_v1 import Clip, Sample, score, weights
@@ -18,10 +17,6 @@ from jwb_dh_v1 import plan as plan_module
 from jwb_dh_v1.errors import MissingWeights
 from jwb_dh_v1.metrics import PROTOCOLS
 
-HERE = Path(__file__).parent / "golden"
-_spec = importlib.util.spec_from_file_location("seeded_weights", HERE / "seeded_weights.py")
-seeded = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(seeded)
 # name in our table -> checkpoint specification, part of it that is used
 NETS = {
     "dino-vitb16": ("dino_vitbase16", None),
@@ -37,7 +32,7 @@ def files(tmp_path_factory):
     """The seeded checkpoints as files, by name."""
     folder, found = tmp_path_factory.mktemp("seeded"), {}
     for name, (spec, only) in NETS.items():
-        state = seeded.seeded_state_dict(seeded.load_spec(spec), only=only)
+        state = seeded_state(spec, only=only)
         found[name] = folder / f"{name}.pth"
         torch.save(state, found[name])
     return found
