@@ -17,14 +17,15 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from jwb_dh_v1 import __version__
 from jwb_dh_v1.errors import AlreadyRunning, SetupError
+from jwb_dh_v1.metrics import Metric
 from jwb_dh_v1.models import Models
-from jwb_dh_v1.plan import Cell, Plan, claim_folder, make_plan, without_missing
+from jwb_dh_v1.plan import Cell, Plan, claim_folder, make_plan, with_own, without_missing
 from jwb_dh_v1.region import REGIONS, Region
 from jwb_dh_v1.results import (
     Result,
@@ -35,10 +36,11 @@ from jwb_dh_v1.results import (
     rows_table,
     write_atomically,
 )
+from jwb_dh_v1.results.policy import Policy, fill, stand_in
 from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.shard import read_shard, score_shard
-from jwb_dh_v1.state import Frechet, State, add
-from jwb_dh_v1.weights import resolve_all
+from jwb_dh_v1.state import Frechet, Mean, Rate, State, add
+from jwb_dh_v1.weights import FILES, resolve_all
 
 SHARD = 64
 PACKAGES = ("numpy", "scipy", "torch", "torchvision", "opencv-python-headless", "decord", "av", "transformers",
@@ -67,7 +69,9 @@ def score(
     allow_failures: int = 0,
     allow_missing: bool = False,
     boxes: str | None = None,
+    failures: Policy | Literal["protocol"] = "protocol",
     weights: Mapping[str, Path] | None = None,
+    other_weights: bool = False,
     data: str = "",
     generated: str = "",
     name: str | None = None,
@@ -79,12 +83,13 @@ def score(
 
     Args:
         samples: a sequence (finished shards are then not even read), or any iterable in a fixed order.
-        metrics, regions, protocol, boxes: what to compute, see `make_plan`.
+        metrics, regions, protocol, boxes, failures: what to compute, see `make_plan`.
         out: folder for results; the same call on the same folder resumes. Without it nothing is written.
         device: `auto`, `cpu`, `cuda`, ...
         allow_failures: the result counts as complete with up to so many failed samples.
         allow_missing: leave out metrics whose weights are not here, instead of stopping.
         weights: the user's own files by name.
+        other_weights: take them even if their sha256 is not the table's; plan and scores then say so.
         data: fingerprint of the samples, part of the plan.
         generated: fingerprint of the generated files; a folder begun with others is refused, not resumed.
         name: of the system; the folder's name by default.
@@ -98,10 +103,11 @@ def score(
     """
     if not data and isinstance(samples, Sequence):
         data = "ids:" + hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
-    plan = make_plan(protocol, metrics, regions, boxes, data)
+    plan = make_plan(protocol, metrics, regions, boxes, data, failures)
     if allow_missing:
-        plan, _ = without_missing(plan, weights)
-    paths = resolve_all(plan.weights, weights)
+        plan, _ = without_missing(plan, weights, other_weights)
+    paths = resolve_all(plan.weights, weights, other_weights)
+    plan = with_own(plan, weights)
     if models is None:
         models = Models(paths, device, plan.boxes.partition("/")[0], plan.needs_keypoints)
     models.preload(plan.weights, plan.boxes)
@@ -179,8 +185,15 @@ class _Collected:
         metric = self.plan.table.metrics[name]
         rows = table.filter((pc.field("metric") == name) & (pc.field("region") == region))
         status = np.array(rows["status"].to_pylist(), dtype=object)
-        ok = rows.filter(pc.field("status") == "ok")
+        ok, lost = (rows.filter(e) for e in (pc.field("status") == "ok", pc.field("status") != "ok"))
         state = self.states.get((name, region))
+        policy = metric.failures if self.plan.failures == "protocol" else self.plan.failures
+        filler = None
+        # Distances of sets and rates of errors have no clip's value to fill in.
+        if isinstance(state, Mean) or (isinstance(state, Rate) and metric.higher_is_better):
+            worst = (min if metric.higher_is_better else max)(ok["value"].to_pylist())
+            filler = stand_in(policy, metric.higher_is_better, worst)
+            state = fill(state, lost.num_rows, filler)
         value = state.value() if state is not None else math.nan
         if state is None:
             interval: tuple[tuple[float, float] | None, str] = None, "none: no sample"
@@ -188,7 +201,11 @@ class _Collected:
             interval = jackknife_interval(state)
         else:
             values, weights = (ok[c].to_numpy(zero_copy_only=False).astype(np.float64) for c in ("value", "n"))
-            interval = bootstrap_interval(values, weights, ok["identity_id"].to_pylist())
+            identities = ok["identity_id"].to_pylist()
+            if filler is not None:
+                values, weights = (np.append(v, np.full(lost.num_rows, f)) for v, f in ((values, filler), (weights, 1)))
+                identities += lost["identity_id"].to_pylist()
+            interval = bootstrap_interval(values, weights, identities)
         coverage = ok["coverage"].to_pylist()
         low, high = metric.range
         return Score(
@@ -204,8 +221,27 @@ class _Collected:
             range=(None if math.isinf(low) else low, None if math.isinf(high) else high),
             unit=metric.unit,
             coverage=math.fsum(coverage) / len(coverage) if coverage else None,
-            networks=metric.networks,
+            networks=metric.networks + self._own(metric),
+            failures="strict" if filler is None else policy,
+            note=_note(state),
         )
+
+    def _own(self, metric: Metric) -> str:
+        """Which of a metric's weights are not the table's."""
+        own = [name for name in metric.weights if self.plan.weights.get(name) != FILES[name].sha256]
+        hashes = ", ".join(f"{name} {self.plan.weights[name][:12]}" for name in own)
+        return f"; own weights: {hashes}" if own else ""
+
+
+def _note(state: State | None) -> str:
+    """What to mind about a distance between few features."""
+    if not isinstance(state, Frechet) or state.generated.rows is None or state.reference.rows is None:
+        return ""
+    ours, theirs, width = state.generated.n, state.reference.n, state.generated.rows.shape[1]
+    return (
+        f"biased upwards by its few features ({ours} and {theirs} in {width} dimensions); compare it only with sets of "
+        "the same size"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -57,6 +57,8 @@ def _weights(args: argparse.Namespace) -> int:
 
     console = Console()
     names = list(args.names) or _weights_of(args.protocol)
+    if args.accept:
+        weights.accept(args.accept)
     if args.action == "fetch":
         paths = weights.fetch(
             names, _paths(args.weights), say=lambda text: console.print(text, highlight=False, soft_wrap=True)
@@ -68,7 +70,7 @@ def _weights(args: argparse.Namespace) -> int:
         table.add_column(title, no_wrap=True, justify="right" if title == "MB" else "left")
     for title in ("licence", "used by", *(["sources"] if args.sources else [])):
         table.add_column(title, overflow="fold")
-    bad = 0
+    bad, accepted = 0, weights.accepted()
     for name in names:
         if name not in weights.FILES:
             raise SetupError(f"No file is named {name!r}; `jwb-dh weights list` shows the names.")
@@ -78,12 +80,24 @@ def _weights(args: argparse.Namespace) -> int:
             state = "[green]verified"
         except MissingWeights:
             state, bad = "[yellow]not here", bad + 1
+            if file.terms and file.terms not in accepted:
+                state = f"[yellow]not here; needs --accept {file.terms}"
         except WrongHash as error:
             state, bad = "[red]wrong content", bad + 1
             console.print(str(error), style="red")
-        cells = [name, f"{file.size / 1e6:.1f}", state, file.sha256[:12], file.licence, file.used_by]
+        cells = [
+            name,
+            f"{file.size / 1e6:.1f}" if file.size else "?",
+            state,
+            file.sha256[:12] or "unknown",
+            file.licence,
+            file.used_by,
+        ]
         table.add_row(*cells, *(["\n".join(str(source) for source in file.sources)] if args.sources else []))
     console.print(table)
+    for term in sorted({weights.FILES[name].terms for name in names} - {""}):
+        said = "accepted" if term in accepted else f"jwb-dh weights fetch --accept {term}"
+        console.print(f"{term} ({said}): {weights.TERMS[term]}", highlight=False, markup=False)
     return 1 if bad and args.action == "verify" else 0
 
 
@@ -118,12 +132,13 @@ def _score(args: argparse.Namespace) -> int:
     console = Console()
     given = _paths(args.weights)
     folders = [Path(folder) for folder in args.generated]
-    plan = make_plan(args.protocol, args.metrics, args.regions, args.boxes)
+    plan = make_plan(args.protocol, args.metrics, args.regions, args.boxes, failures=args.failures)
     if args.allow_missing:
-        plan, lacking = without_missing(plan, given)
+        plan, lacking = without_missing(plan, given, args.other_weights)
         for metric, names in lacking.items():
             console.print(f"{metric} is left out: {', '.join(names)} not here.", style="yellow", markup=False)
-    models = Models(resolve_all(plan.weights, given), args.device, plan.boxes.partition("/")[0], plan.needs_keypoints)
+    files = resolve_all(plan.weights, given, args.other_weights)
+    models = Models(files, args.device, plan.boxes.partition("/")[0], plan.needs_keypoints)
     pairs = [pair(folder, args.data, args.split, args.revision) for folder in folders]
     results = []
     for folder, samples in zip(folders, pairs, strict=True):
@@ -187,7 +202,9 @@ def _score_one(
             allow_failures=args.allow_failures,
             allow_missing=args.allow_missing,
             boxes=args.boxes,
+            failures=args.failures,
             weights=given,
+            other_weights=args.other_weights,
             data=samples.data,
             generated=samples.fingerprint,
             name=folder.name,
@@ -270,6 +287,16 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-failures", type=int, default=0, metavar="N", help="complete in spite of N failed samples"
     )
     score.add_argument("--allow-missing", action="store_true", help="leave out metrics whose weights are not here")
+    score.add_argument(
+        "--other-weights",
+        action="store_true",
+        help="take --weights files whose sha256 is not the table's; results say so",
+    )
+    score.add_argument(
+        "--failures",
+        default="protocol",
+        help="samples without a score: left out (strict), 0 (zero), the worst (worst); default: what the protocol says",
+    )
     score.add_argument("--shard-size", type=int, default=64, help="samples per unit of resume (default: 64)")
     score.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     score.set_defaults(run=_score)
@@ -289,6 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("names", nargs="*", metavar="NAME", help="some files only")
     weights.add_argument("--sources", action="store_true", help="also show where each file comes from")
     weights.add_argument("--protocol", help="the files of standard, paper, lite, or of the teaser")
+    weights.add_argument("--accept", nargs="+", default=[], metavar="TERMS", help="accept terms (remembered), see list")
     weights.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH", help="your own files")
     weights.set_defaults(run=_weights)
     return parser

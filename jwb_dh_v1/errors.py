@@ -19,6 +19,10 @@ class MissingWeights(SetupError):
     """A weight or media file was found in none of its sources."""
 
 
+class TermsNotAccepted(SetupError):
+    """A file stands under terms (non-commercial use, an agreement) that were not accepted yet; it was not fetched."""
+
+
 class WrongHash(SetupError):
     """A file's content is not what its sha256 promises; it was not used."""
 

@@ -21,11 +21,33 @@ from jwb_dh_v1.errors import MissingPackage, SetupError
 if TYPE_CHECKING:
     import torch
 
+    from jwb_dh_v1.annotate.litert import Model
     from jwb_dh_v1.clip import Clip
+    from jwb_dh_v1.nets.arcface import ArcFace
+    from jwb_dh_v1.nets.scrfd import Scrfd
     from jwb_dh_v1.nets.whisper import Whisper
 
 T = TypeVar("T")
 CACHE_BYTES = 256 * 2**20
+# where the network of a weight file lives in `Models`; files that are not here serve one that is, or the detector
+HOMES = {
+    "mobilenet-v2": "mobilenet",
+    "dlib-face": "dlib_face",
+    "whisper-tiny.en": "whisper",
+    "dino-vitb16": "dino",
+    "clip-vit-b-32": "clip_b32",
+    "clip-vit-l-14": "clip_l14",
+    "laion-aesthetic-l14": "laion",
+    "raft": "raft",
+    "amt-s": "amt",
+    "musiq-spaq": "musiq",
+    "inception-2015": "inception_fid",
+    "inception-v3": "inception_v3",
+    "i3d": "i3d",
+    "scrfd": "scrfd",
+    "arcface": "arcface",
+    "deep3d": "deep3d",
+}
 
 
 class Models:
@@ -57,22 +79,10 @@ class Models:
         """Load what a plan needs, so that a missing package or a wrong file stops the run before the first decode."""
         if boxes not in {"none", "annotations"} and self.detector.name != boxes:
             raise SetupError(f"The plan's boxes are {boxes}, this version's detector is {self.detector.name}.")
-        homes = {
-            "mobilenet-v2": "mobilenet",
-            "dlib-face": "dlib_face",
-            "whisper-tiny.en": "whisper",
-            "dino-vitb16": "dino",
-            "clip-vit-b-32": "clip_b32",
-            "clip-vit-l-14": "clip_l14",
-            "laion-aesthetic-l14": "laion",
-            "inception-2015": "inception_fid",
-            "inception-v3": "inception_v3",
-            "i3d": "i3d",
-        }
         _ = self.device  # a device that is not there is said now
         for name in names:
-            if name in homes:
-                getattr(self, homes[name])
+            if name in HOMES:
+                getattr(self, HOMES[name])
 
     def remember(self, key: Any, make: Callable[[], T]) -> T:
         """`make()`, or what it gave before for this key; the oldest entries go when 256 MB are reached."""
@@ -161,6 +171,27 @@ class Models:
         return load_aesthetic_head(self.weights["laion-aesthetic-l14"]).to(self.device)
 
     @cached_property
+    def raft(self) -> torch.nn.Module:
+        """RAFT (trained on FlyingThings), for VBench's dynamic degree."""
+        from jwb_dh_v1.nets.raft import load
+
+        return load(self.weights["raft"]).to(self.device)
+
+    @cached_property
+    def amt(self) -> torch.nn.Module:
+        """AMT-S, for VBench's motion smoothness."""
+        from jwb_dh_v1.nets.amt import load
+
+        return load(self.weights["amt-s"]).to(self.device)
+
+    @cached_property
+    def musiq(self) -> torch.nn.Module:
+        """MUSIQ (trained on SPAQ), for VBench's imaging quality."""
+        from jwb_dh_v1.nets.musiq import load
+
+        return load(self.weights["musiq-spaq"]).to(self.device)
+
+    @cached_property
     def inception_fid(self) -> torch.nn.Module:
         """The 2015 Inception of FID up to its pooled 2048 features, channels-last, eval."""
         from jwb_dh_v1.nets.inception import inception_fid
@@ -189,6 +220,34 @@ class Models:
         from jwb_dh_v1.nets.i3d import load_i3d
 
         return load_i3d(self.weights["i3d"]).to(self.device)
+
+    @cached_property
+    def scrfd(self) -> Scrfd:
+        """SCRFD, which finds faces and their five points; on the CPU."""
+        from jwb_dh_v1.nets.scrfd import Scrfd
+
+        return Scrfd(self.weights["scrfd"])
+
+    @cached_property
+    def arcface(self) -> ArcFace:
+        """ArcFace (ResNet-50), which tells people apart."""
+        from jwb_dh_v1.nets.arcface import load
+
+        return load(self.weights["arcface"]).to(self.device)
+
+    @cached_property
+    def deep3d(self) -> torch.nn.Module:
+        """Deep3DFaceRecon's regression network: 257 coefficients of a face."""
+        from jwb_dh_v1.nets.deep3d import load
+
+        return load(self.weights["deep3d"]).to(self.device)
+
+    @cached_property
+    def face_mesh(self) -> Model:
+        """MediaPipe's face mesh: 468 points of a face; on the CPU."""
+        from jwb_dh_v1.annotate.litert import Model
+
+        return Model(self.weights["face-mesh"])
 
     @cached_property
     def dlib_face(self) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from jwb_dh_v1 import __version__
 from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
@@ -14,7 +15,8 @@ from jwb_dh_v1.errors import MissingWeights, PlanMismatch, SetupError
 from jwb_dh_v1.metrics import Protocol, protocol
 from jwb_dh_v1.region import REGIONS, Region
 from jwb_dh_v1.results import write_atomically
-from jwb_dh_v1.weights import FILES, resolve, resolve_all
+from jwb_dh_v1.results.policy import POLICIES, Policy
+from jwb_dh_v1.weights import FILES, own_hashes, resolve, resolve_all
 
 Cell = tuple[str, str]  # metric, region
 
@@ -30,6 +32,7 @@ class Plan:
         weights: sha256 of every file by name.
         data: what the samples come from, by content or revision.
         decoder: name and version.
+        failures: what samples without a score count as; `protocol`: what the protocol says for each metric.
         version: of this package.
 
     """
@@ -40,6 +43,7 @@ class Plan:
     weights: Mapping[str, str]
     data: str
     decoder: str
+    failures: Policy | Literal["protocol"] = "protocol"
     version: str = __version__
 
     @property
@@ -59,6 +63,7 @@ def make_plan(
     regions: Sequence[Region] = REGIONS,
     boxes: str | None = None,
     data: str = "",
+    failures: Policy | Literal["protocol"] = "protocol",
 ) -> Plan:
     """Choose the cells and the weights they need.
 
@@ -68,17 +73,22 @@ def make_plan(
         regions: of body, face, hands. Speech metrics do not depend on them.
         boxes: `mediapipe`, `dwpose` or `annotations`; the protocol's own choice by default.
         data: fingerprint of the samples.
+        failures: `strict`, `zero` or `worst` for all metrics, see `results/policy.py`.
 
     Raises:
-        SetupError: an unknown protocol, metric, region or detector, or nothing left to score.
+        SetupError: an unknown protocol, metric, region, detector or policy, or nothing left to score.
 
     """
     table = protocol(protocol_name)
     unknown = [m for m in metrics or () if m not in table.metrics]
+    if unknown and unknown[0] in table.absent:
+        raise SetupError(f"{table.name} has no {unknown[0]}: {table.absent[unknown[0]]}.")
     if unknown:
         raise SetupError(f"{table.name} has no metric {unknown[0]!r}; it has {', '.join(table.metrics)}.")
     if wrong := [r for r in regions if r not in REGIONS]:
         raise SetupError(f"There is no region {wrong[0]!r}; there are {', '.join(REGIONS)}.")
+    if failures not in {"protocol", *POLICIES}:
+        raise SetupError(f"There is no policy {failures!r} for failures; there are protocol, {', '.join(POLICIES)}.")
     chosen = [m for name, m in table.metrics.items() if metrics is None or name in metrics]
     cells = tuple((m.name, r) for m in chosen for r in m.regions if r in regions or r == "speech")
     if not cells:
@@ -97,10 +107,17 @@ def make_plan(
                 names |= set(ANNOTATE_WEIGHTS)
             source = f"{boxes}/1"
     weights = {name: FILES[name].sha256 for name in sorted(names)}
-    return Plan(table.name, cells, source, weights, data, decoder_name())
+    return Plan(table.name, cells, source, weights, data, decoder_name(), failures)
 
 
-def without_missing(plan: Plan, given: Mapping[str, Path] | None = None) -> tuple[Plan, dict[str, list[str]]]:
+def with_own(plan: Plan, given: Mapping[str, Path] | None = None) -> Plan:
+    """The plan with the sha256 of the user's own files where these are not the table's."""
+    return replace(plan, weights={**plan.weights, **own_hashes(plan.weights, given)})
+
+
+def without_missing(
+    plan: Plan, given: Mapping[str, Path] | None = None, other: bool = False
+) -> tuple[Plan, dict[str, list[str]]]:
     """The plan without the metrics whose weights are not here, and which weights each of those lacks.
 
     Raises:
@@ -112,12 +129,12 @@ def without_missing(plan: Plan, given: Mapping[str, Path] | None = None) -> tupl
     for name in dict.fromkeys(metric for metric, _ in plan.cells):
         for weight in plan.table.metrics[name].weights:
             try:
-                resolve(weight, given)
+                resolve(weight, given, other)
             except MissingWeights:
                 lacking.setdefault(name, []).append(weight)
     cells = tuple(cell for cell in plan.cells if cell[0] not in lacking)
     if not cells:
-        resolve_all(plan.weights, given)
+        resolve_all(plan.weights, given, other)
     left = {weight for name, _ in cells for weight in plan.table.metrics[name].weights}
     of_metrics = {weight for metric in plan.table.metrics.values() for weight in metric.weights}
     weights = {name: sha for name, sha in plan.weights.items() if name in left or name not in of_metrics}

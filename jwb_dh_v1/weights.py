@@ -9,26 +9,30 @@ The table itself is in `weights_table.py`.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
+from jwb_dh_v1.errors import MissingWeights, SetupError, TermsNotAccepted, WrongHash
 from jwb_dh_v1.weights_table import FILES as FILES
+from jwb_dh_v1.weights_table import TERMS as TERMS
 from jwb_dh_v1.weights_table import File, Hub, Package, Source, Url
 
 if TYPE_CHECKING:
     import torch
 
 CHUNK = 1 << 20
+ACCEPTED = "accepted.json"
 
 
 def cache_dir() -> Path:
@@ -47,15 +51,41 @@ def sha256_of(path: Path) -> str:
 
 def cached(file: File) -> Path:
     """Where a fetched file lies (or will lie)."""
-    return cache_dir() / file.sha256[:16] / file.filename
+    return cache_dir() / (file.sha256[:16] or file.name) / file.filename
 
 
-def resolve(name: str, given: Mapping[str, Path] | None = None) -> Path:
+def accepted() -> frozenset[str]:
+    """The terms that were accepted on this machine."""
+    path = cache_dir() / ACCEPTED
+    return frozenset(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else frozenset()
+
+
+def accept(names: Iterable[str]) -> None:
+    """Remember that the user accepts some terms, with the day.
+
+    Raises:
+        SetupError: there are no such terms.
+
+    """
+    from jwb_dh_v1.results import write_atomically
+
+    path = cache_dir() / ACCEPTED
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in names:
+        if name not in TERMS:
+            raise SetupError(f"There are no terms named {name!r}; there are {', '.join(TERMS)}.")
+        known.setdefault(name, {"on": time.strftime("%Y-%m-%d"), "terms": TERMS[name]})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(known, indent=1).encode())
+
+
+def resolve(name: str, given: Mapping[str, Path] | None = None, other: bool = False) -> Path:
     """The verified path of a file, without any download.
 
     Args:
         name: a key of `FILES`.
         given: the user's own paths by name (`--weights name=path`).
+        other: take a given file even if its content is not the table's (`own_hashes` then tells what it is).
 
     Raises:
         MissingWeights: it is nowhere; the message names every place and every way to supply it.
@@ -65,44 +95,64 @@ def resolve(name: str, given: Mapping[str, Path] | None = None) -> Path:
     file = FILES.get(name)
     if file is None:
         raise SetupError(f"No file is named {name!r}; `jwb-dh weights list` shows the names.")
-    looked: list[Path] = []
+    if given and name in given:
+        if not given[name].is_file():
+            raise MissingWeights(f"--weights {name}={given[name]}: there is no such file.")
+        return given[name] if other or not file.sha256 else _verified(given[name], name, file)
     own = os.environ.get("JWB_WEIGHTS")
-    candidates = [given[name]] if given and name in given else []
-    if own:
-        candidates += [Path(own) / file.filename] if Path(own).is_dir() else [Path(own)]
-    for path in [*candidates, cached(file)]:
-        looked.append(path)
-        if path.is_file() and (path.name == file.filename or (given and path == given.get(name))):
-            found = sha256_of(path)
-            if found != file.sha256:
-                raise WrongHash(
-                    f"{path} is not {name}: sha256 {found[:12]}..., expected {file.sha256[:12]}.... "
-                    f"Delete it and run `jwb-dh weights fetch {name}`."
-                )
-            return path
-        if given and path == given.get(name):
-            raise MissingWeights(f"--weights {name}={path}: there is no such file.")
+    looked = [Path(own) / file.filename if Path(own).is_dir() else Path(own)] if own else []
+    looked.append(cached(file))
+    for path in looked:
+        if path.is_file() and path.name == file.filename and file.sha256:
+            return _verified(path, name, file)
     places = ", ".join(str(p) for p in looked)
+    size = f", {file.size / 1e6:.1f} MB" if file.size else ""
+    terms = f" --accept {file.terms}" if file.terms and file.terms not in accepted() else ""
+    run = f"Run `jwb-dh weights fetch {name}{terms}`, or give" if file.sources else "Give"
     raise MissingWeights(
-        f"{name} ({file.filename}, {file.size / 1e6:.1f} MB, {file.licence}) is not in {places}. Run `jwb-dh weights "
-        f"fetch {name}`, or give your own copy by --weights {name}=PATH or the folder JWB_WEIGHTS."
+        f"{name} ({file.filename}{size}, {file.licence}) is not in {places}. {run} your own copy by --weights "
+        f"{name}=PATH" + (" or the folder JWB_WEIGHTS." if file.sha256 else ".")
     )
 
 
-def resolve_all(names: Iterable[str], given: Mapping[str, Path] | None = None) -> dict[str, Path]:
+def _verified(path: Path, name: str, file: File) -> Path:
+    found = sha256_of(path)
+    if found != file.sha256:
+        raise WrongHash(
+            f"{path} is not {name}: sha256 {found[:12]}..., expected {file.sha256[:12]}.... Delete it and run `jwb-dh "
+            f"weights fetch {name}`; or, to score with other weights on purpose, give it by --weights {name}={path} "
+            "--other-weights (the result then says so)."
+        )
+    return path
+
+
+def own_hashes(names: Iterable[str], given: Mapping[str, Path] | None = None) -> dict[str, str]:
+    """The sha256 of those given files whose content is not the table's (or that the table does not know)."""
+    found = {}
+    for name in names:
+        if given and name in given and given[name].is_file():
+            digest = sha256_of(given[name])
+            if digest != FILES[name].sha256:
+                found[name] = digest
+    return found
+
+
+def resolve_all(names: Iterable[str], given: Mapping[str, Path] | None = None, other: bool = False) -> dict[str, Path]:
     """`resolve` for several names; one error names all that are missing."""
     found: dict[str, Path] = {}
-    missing: list[str] = []
+    missing: dict[str, str] = {}
     for name in names:
         try:
-            found[name] = resolve(name, given)
+            found[name] = resolve(name, given, other)
         except MissingWeights as error:
-            missing.append(str(error))
+            missing[name] = str(error)
     if missing:
-        names_only = " ".join(line.split(" ")[0] for line in missing)
+        fetchable = [name for name in missing if FILES[name].sources]
+        terms = sorted({FILES[name].terms for name in fetchable} - accepted() - {""})
+        command = " ".join(["jwb-dh weights fetch", *fetchable, *(["--accept", *terms] if terms else [])])
         raise MissingWeights(
-            "\n".join(missing) + f"\nAll at once: jwb-dh weights fetch {names_only}. Or leave out what needs them: "
-            "--allow-missing."
+            "\n".join(missing.values()) + (f"\nAll at once: {command}." if fetchable else "") + "\nOr leave out what "
+            "needs them: --allow-missing."
         )
     return found
 
@@ -162,11 +212,13 @@ def fetch(
 
     Raises:
         MissingWeights: no source answered; the message lists each source with its reason.
+        TermsNotAccepted: a file stands under terms that were not accepted; the others were fetched before.
         WrongHash: a download's content is another (nothing is kept), or a local file's is.
 
     """
     found: dict[str, Path] = {}
     archives: dict[str, Path] = {}
+    closed: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
             try:
@@ -174,7 +226,19 @@ def fetch(
                 continue
             except MissingWeights:
                 file = FILES[name]
+                if not file.sources:
+                    raise
+            if file.terms and file.terms not in accepted():
+                closed.append(name)
+                continue
             found[name] = _fetch_one(file, Path(scratch), archives, say)
+    if closed:
+        terms = sorted({FILES[name].terms for name in closed})
+        stated = "\n".join(f"  {term}: {TERMS[term]}" for term in terms)
+        raise TermsNotAccepted(
+            f"{', '.join(closed)} not fetched; they stand under terms to be accepted first:\n{stated}\nIf you do: "
+            f"jwb-dh weights fetch {' '.join(closed)} --accept {' '.join(terms)}"
+        )
     return found
 
 

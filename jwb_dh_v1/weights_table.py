@@ -56,7 +56,18 @@ Source = Hub | Url | Package
 
 @dataclass(frozen=True)
 class File:
-    """One file: `size` in bytes, `licence` as its source states it, `used_by` in words."""
+    """One file.
+
+    Attributes:
+        sha256: of its content; empty where no public record of it was found (it then comes by `--weights` only, and
+            the result records what it was).
+        size: in bytes; 0 where it is not known.
+        licence: as its source states it.
+        used_by: in words.
+        sources: where it can come from; none for what the user has to bring.
+        terms: the entry of `TERMS` to accept before it is fetched.
+
+    """
 
     name: str
     sha256: str
@@ -65,14 +76,20 @@ class File:
     used_by: str
     sources: tuple[Source, ...]
     kind: str = "weights"
+    terms: str = ""
 
     @property
     def filename(self) -> str:
-        """The last part of the first source's path; a user's folder is searched for it."""
+        """The last part of the first source's path (else the name); a user's folder is searched for it."""
+        if not self.sources:
+            return self.name
         source = self.sources[0]
         path = source.path if isinstance(source, Hub) else source.url if isinstance(source, Url) else source.member
         return Path(path).name
 
+
+# What a user accepts before a file under it is fetched; the texts are at the addresses.
+TERMS: Mapping[str, str] = {}
 
 _MEDIAPIPE = ("manylinux_2_28_x86_64", "3.11", "cp311")
 _MOONSHINE = ("manylinux_2_34_x86_64", "3.11", "none")

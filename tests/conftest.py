@@ -11,6 +11,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 WHISPER = ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--run-slow`."""
+    parser.addoption("--run-slow", action="store_true", help="also run what takes minutes of CPU time")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is slow unless asked for, and say so."""
+    if not config.getoption("--run-slow"):
+        skip = pytest.mark.skip(reason="slow: run `make test-all` (pytest --run-slow)")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
+
+
 def _quiet(_: str) -> None:
     """Tests print nothing."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.metrics import consistency, distribution, frechet, identity, motion, pixel, speech, vbench
 from jwb_dh_v1.region import REGIONS, Region, Rule
+from jwb_dh_v1.results.policy import Policy
 from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.state import State
 
@@ -35,6 +36,7 @@ class Metric:
         same_boxes: whether both clips are cut by the reference's boxes (metrics that compare pixels in place); else
             each by its own.
         unit: of the value.
+        failures: what clips without a score count as, unless the run says otherwise (`results/policy.py`).
 
     """
 
@@ -50,6 +52,7 @@ class Metric:
     facts: Callable[[Sample], dict[str, Any]] | None = None
     same_boxes: bool = False
     unit: str = ""
+    failures: Policy = "strict"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Protocol:
         rule: how parts are cut out (`region.py`).
         boxes: the detector it uses unless told otherwise.
         metrics: by name.
+        absent: metrics of the benchmark that it does not have, and why.
 
     """
 
@@ -68,6 +72,7 @@ class Protocol:
     rule: Rule
     boxes: str
     metrics: Mapping[str, Metric]
+    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 REFERENCE = frozenset({"reference"})

@@ -60,6 +60,8 @@ class Score:
         ci95: 95 % interval, or None where it cannot be given (`ci_method` says why).
         coverage: mean share of frames in which the part was seen.
         networks: what looked at the frames.
+        failures: what samples without a score count as (`policy.py`); n counts those with one.
+        note: what to mind when reading the value, or nothing.
 
     """
 
@@ -76,6 +78,8 @@ class Score:
     unit: str
     coverage: float | None
     networks: str
+    failures: str = "strict"
+    note: str = ""
 
 
 @dataclass(frozen=True)

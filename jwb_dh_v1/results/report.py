@@ -27,6 +27,7 @@ from jwb_dh_v1.results.tables import (
     metrics_of,
     number,
     regions_of,
+    remarks,
     title,
 )
 from jwb_dh_v1.results.worst import draw, worst_cells
@@ -264,6 +265,7 @@ def _write(path: Path, **content: Any) -> None:
         **content,
         protocol=results[0].protocol,
         stand_ins=STAND_INS if results[0].protocol.startswith("lite/") else "",
+        remarks=remarks(results),
         methods=[method for method in methods if method],
         listed=LISTED,
         named=NAMED,

@@ -21,6 +21,11 @@ STAND_INS = (
     "lite/1 scores come from small stand-in networks: compare them with each other, never with published numbers."
 )
 
+POLICY_NOTES = {
+    "zero": "Samples without a score (s, f) count as 0 where higher is better.",
+    "worst": "Samples without a score (s, f) count as 0 where higher is better, as the worst one where lower is.",
+}
+
 
 def title(metric: str) -> str:
     """A metric's name for people: `ssim` -> SSIM, `subject_consistency` -> Subject consistency."""
@@ -180,10 +185,33 @@ def _notes(results: Sequence[Result]) -> list[str]:
     ]
     if results[0].protocol.startswith("lite/"):
         notes.append(STAND_INS)
+    notes += remarks(results)
     for result in results:
         if not result.complete:
             notes.append(f"{printable(result.name)} is incomplete: more samples failed than were allowed.")
     return notes
+
+
+def remarks(results: Sequence[Result]) -> list[str]:
+    """What to mind about some results of one protocol: failures that count, small sets, metrics that are not there."""
+    from jwb_dh_v1.metrics import protocol
+
+    scores = [score for result in results for score in result.scores]
+    filled = dict.fromkeys(s.failures for s in scores if s.failures != "strict" and s.skipped + s.failed)
+    found = [POLICY_NOTES[policy] for policy in filled]
+    few = dict.fromkeys(title(s.metric) for s in scores if s.note)
+    if few:
+        first = next(s.note for s in scores if s.note)
+        found.append(f"{', '.join(few)}: {first}.")
+    found += [f"{title(name)} is not in {results[0].protocol}: {why}." for name, why in _absent(protocol, results)]
+    return found
+
+
+def _absent(protocol: Any, results: Sequence[Result]) -> list[tuple[str, str]]:
+    try:
+        return list(protocol(results[0].protocol).absent.items())
+    except SetupError:  # a result of another version of this package
+        return []
 
 
 def print_comparison(results: Sequence[Result], console: Console | None = None) -> None:
