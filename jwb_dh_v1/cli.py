@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,6 +251,28 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _reconcile(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jwb_dh_v1.results.reconcile import reconcile
+
+    cells = reconcile(args.folder)
+    table = Table(title="published cells that the per-video files do not give" if not args.cells else "all cells")
+    for column in ("region", "system", "metric", "published", "recomputed", "rule"):
+        table.add_column(column, overflow="fold", no_wrap=column != "rule")
+    for cell in cells:
+        if args.cells or cell.verdict in {"not reproducible", "last digit"}:
+            found = "" if cell.recomputed is None else f"{cell.recomputed:.4f}"
+            of = cell.published
+            table.add_row(of.region, of.system, of.metric, of.text, found or cell.verdict, cell.rule)
+    console = Console()
+    console.print(table)
+    counts = Counter(cell.verdict for cell in cells)
+    console.print(", ".join(f"{counts[verdict]} {verdict}" for verdict in counts) + f", of {len(cells)} cells")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -310,6 +333,13 @@ def _parser() -> argparse.ArgumentParser:
     teaser.add_argument("--out", default="jwb-dh-v1", help="folder of the dataset (default: jwb-dh-v1)")
     teaser.add_argument("--systems", help="also make the six stand-in systems in this folder")
     teaser.set_defaults(run=_teaser)
+
+    reconcile = commands.add_parser(
+        "reconcile", help="recompute the published tables from the authors' own per-video files"
+    )
+    reconcile.add_argument("folder", metavar="DIR", help="checkout of the authors' repository (with SCres and FIDres)")
+    reconcile.add_argument("--cells", action="store_true", help="show all 288 cells, not only those that differ")
+    reconcile.set_defaults(run=_reconcile)
 
     weights = commands.add_parser("weights", help="list, fetch or verify weights and media")
     weights.add_argument("action", choices=["list", "fetch", "verify"])

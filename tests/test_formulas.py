@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from media import moving
 
-from jwb_dh_v1 import Clip, Sample
+from jwb_dh_v1 import Clip, Sample, features
 from jwb_dh_v1.errors import NotApplicable, TooShort
-from jwb_dh_v1.metrics import consistency, identity, motion, speech
+from jwb_dh_v1.metrics import consistency, frechet, identity, motion, speech
+from jwb_dh_v1.models import Models
+from jwb_dh_v1.weights import load_torch, resolve_all
 
 
 def test_consistency_formula():
@@ -91,10 +94,6 @@ def test_mobilenet_features_equal_torchvisions_own():
     import torch
     from torchvision.models import mobilenet_v2
 
-    from jwb_dh_v1 import features
-    from jwb_dh_v1.models import Models
-    from jwb_dh_v1.weights import load_torch, resolve_all
-
     paths = resolve_all(["mobilenet-v2"])
     frames = np.random.default_rng(0).integers(0, 256, (9, 224, 224, 3), dtype=np.uint8)
     net = mobilenet_v2(weights=None).eval()
@@ -107,3 +106,26 @@ def test_mobilenet_features_equal_torchvisions_own():
     assert found.shape == (9, 1280)
     # Folded norms round differently in float32; features reach about 6 and pass 53 layers. Seen: 2e-5.
     assert np.abs(found - expected).max() < 2e-4
+
+
+@pytest.mark.teaser
+def test_lite_fvd_sees_the_order_of_frames_and_fid_does_not():
+    models = Models(resolve_all(["mobilenet-v2"]), "cpu")
+    real = [moving(16, 160, 128, seed=n) for n in range(3)]
+
+    def distances(change):
+        clips = [(Clip(change(frames), models=models), Clip(frames, models=models)) for frames in real]
+        samples = [Sample(str(n), *pair) for n, pair in enumerate(clips)]
+        return [sum((f(s) for s in samples[1:]), f(samples[0])).value() for f in (frechet.lite_fid, frechet.lite_fvd)]
+
+    shuffle = np.random.default_rng(0).permutation(16)
+    same, backwards, shuffled = (distances(f) for f in (lambda c: c, lambda c: c[::-1], lambda c: c[shuffle]))
+    # Equal sets leave what float64 leaves of features of norm 40: 1e-14; the order of a set's rows changes no more.
+    assert max(*same, *backwards, shuffled[0]) < 1e-10
+    assert shuffled[1] > 0.05  # seen 0.25: steps between frames are larger, their mean is the same
+    sample = Sample("a", Clip(real[0], models=models), Clip(real[0], models=models))
+    found, vector = features.mobilenet(sample.generated), frechet.clip_vector(sample.generated)
+    assert vector.shape == (1, 2560)
+    assert vector[0, :1280] == pytest.approx(found.mean(axis=0), abs=1e-6)  # float32 means
+    with pytest.raises(TooShort):
+        frechet.lite_fvd(Sample("a", Clip(real[0][:9], models=models), Clip(real[0], models=models)))

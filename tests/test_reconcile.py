@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import DataNotFound
 from jwb_dh_v1.results.policy import aggregate, fill, stand_in
 from jwb_dh_v1.results.reconcile import VBENCH, published, reconcile
@@ -85,6 +86,17 @@ def test_policies():
     assert fill(Rate(1, 2, 2), 2, stand_in("zero", True, None)) == Rate(1, 4, 4)
     state = Frechet(Moments.of([[0.0]], "a"), Moments.of([[1.0]], "a"))
     assert fill(state, 3, 0.0) is state
+
+
+def test_the_command(capsys):
+    assert main(["reconcile", str(FILES)]) == 0
+    shown = capsys.readouterr().out
+    assert "154 reproduced, 49 not reproducible, 1 last digit, 84 no data, of 288 cells" in shown
+    assert "208.75" in shown and "163.6590" in shown  # Hun, whole body, FID: both numbers
+    assert "93.45" not in shown  # what agrees is not listed ...
+    assert main(["reconcile", str(FILES), "--cells"]) == 0
+    assert "93.45" in capsys.readouterr().out  # ... unless asked for
+    assert main(["reconcile", "tests"]) == 2
 
 
 def test_published_and_missing(tmp_path):

@@ -123,6 +123,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Metric("dynamic_degree", motion.lite_dynamic, True, (0, 1), networks="DIS optical flow (OpenCV)",
                curve=motion.dis_curve),
         Metric("fid", frechet.lite_fid, False, (0, INF), REFERENCE, ("mobilenet-v2",), MOBILENET),
+        Metric("fvd", frechet.lite_fvd, False, (0, INF), REFERENCE, ("mobilenet-v2",),
+               "MobileNetV2 (ImageNet), means and steps over 16 frames"),
         _SSIM,
         _PSNR,
         Metric("csim", identity.lite_csim, True, (-INF, 1), REFERENCE, ("dlib-face", "dlib-5-points"),
@@ -130,7 +132,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Metric("wer", speech.lite_wer, False, (0, INF), frozenset({"transcript"}),
                ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json"),
                "Whisper tiny.en", ("speech",), facts=speech.lite_wer_facts),
-    )),
+    ), {
+        "aesthetic_quality": "no small network of the registries judges pictures as CLIP and LAION's head do",
+        "imaging_quality": "no small network of the registries judges pictures as MUSIQ does",
+    }),
 }
 # fmt: on
 
