@@ -24,7 +24,7 @@ import numpy as np
 from jwb_dh_v1 import __version__
 from jwb_dh_v1.errors import AlreadyRunning, SetupError
 from jwb_dh_v1.metrics import Metric
-from jwb_dh_v1.models import Models
+from jwb_dh_v1.models import Models, Precision
 from jwb_dh_v1.plan import Cell, Plan, claim_folder, make_plan, with_own, without_missing
 from jwb_dh_v1.region import REGIONS, Region
 from jwb_dh_v1.results import (
@@ -70,6 +70,7 @@ def score(
     allow_missing: bool = False,
     boxes: str | None = None,
     failures: Policy | Literal["protocol"] = "protocol",
+    precision: Precision = "fp32",
     weights: Mapping[str, Path] | None = None,
     other_weights: bool = False,
     data: str = "",
@@ -83,7 +84,7 @@ def score(
 
     Args:
         samples: a sequence (finished shards are then not even read), or any iterable in a fixed order.
-        metrics, regions, protocol, boxes, failures: what to compute, see `make_plan`.
+        metrics, regions, protocol, boxes, failures, precision: what to compute, see `make_plan`.
         out: folder for results; the same call on the same folder resumes. Without it nothing is written.
         device: `auto`, `cpu`, `cuda`, ...
         allow_failures: the result counts as complete with up to so many failed samples.
@@ -103,13 +104,15 @@ def score(
     """
     if not data and isinstance(samples, Sequence):
         data = "ids:" + hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
-    plan = make_plan(protocol, metrics, regions, boxes, data, failures)
+    plan = make_plan(protocol, metrics, regions, boxes, data, failures, precision)
     if allow_missing:
         plan, _ = without_missing(plan, weights, other_weights)
     paths = resolve_all(plan.weights, weights, other_weights)
     plan = with_own(plan, weights)
     if models is None:
-        models = Models(paths, device, plan.boxes.partition("/")[0], plan.needs_keypoints)
+        models = Models(paths, device, plan.boxes.partition("/")[0], plan.needs_keypoints, precision)
+    elif models.precision != precision:
+        raise SetupError(f"These models are {models.precision}, the run asks for {precision}.")
     models.preload(plan.weights, plan.boxes)
     folder = None if out is None else Path(out)
     with _locked(folder):

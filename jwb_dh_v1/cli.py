@@ -133,13 +133,16 @@ def _score(args: argparse.Namespace) -> int:
     console = Console()
     given = _paths(args.weights)
     folders = [Path(folder) for folder in args.generated]
-    plan = make_plan(args.protocol, args.metrics, args.regions, args.boxes, failures=args.failures)
+    plan = make_plan(
+        args.protocol, args.metrics, args.regions, args.boxes, failures=args.failures, precision=args.precision
+    )
     if args.allow_missing:
         plan, lacking = without_missing(plan, given, args.other_weights)
         for metric, names in lacking.items():
             console.print(f"{metric} is left out: {', '.join(names)} not here.", style="yellow", markup=False)
     files = resolve_all(plan.weights, given, args.other_weights)
-    models = Models(files, args.device, plan.boxes.partition("/")[0], plan.needs_keypoints)
+    boxes = plan.boxes.partition("/")[0]
+    models = Models(files, args.device, boxes, plan.needs_keypoints, args.precision)
     pairs = [pair(folder, args.data, args.split, args.revision) for folder in folders]
     results = []
     for folder, samples in zip(folders, pairs, strict=True):
@@ -204,6 +207,7 @@ def _score_one(
             allow_missing=args.allow_missing,
             boxes=args.boxes,
             failures=args.failures,
+            precision=args.precision,
             weights=given,
             other_weights=args.other_weights,
             data=samples.data,
@@ -315,6 +319,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take --weights files whose sha256 is not the table's; results say so",
     )
+    score.add_argument("--precision", default="fp32", help="fp32, or bf16 or fp16 for the feature networks")
     score.add_argument(
         "--failures",
         default="protocol",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
     from jwb_dh_v1.annotate.litert import Model
     from jwb_dh_v1.clip import Clip
-    from jwb_dh_v1.nets.arcface import ArcFace
+    from jwb_dh_v1.nets.arcface import ArcFace, OnnxArcFace
     from jwb_dh_v1.nets.scrfd import Scrfd
     from jwb_dh_v1.nets.whisper import Whisper
 
 T = TypeVar("T")
+Net = TypeVar("Net", bound="torch.nn.Module")
+Precision = Literal["fp32", "bf16", "fp16"]
 CACHE_BYTES = 256 * 2**20
 # where the network of a weight file lives in `Models`; files that are not here serve one that is, or the detector
 HOMES = {
@@ -58,6 +60,8 @@ class Models:
         device: `cpu`, `cuda`, `cuda:1` or `auto` (CUDA where torch sees it).
         boxes: `mediapipe`, `dwpose`, or `annotations` (the boxes that came with the references).
         keypoints: whether the crops need key points (the paper protocol's do).
+        precision: `fp32`, or `bf16` or `fp16` for the feature networks (by torch's autocast). RAFT, AMT, ArcFace
+            and what runs outside torch stay in float32.
 
     """
 
@@ -67,11 +71,13 @@ class Models:
         device: str = "auto",
         boxes: str = "mediapipe",
         keypoints: bool = False,
+        precision: Precision = "fp32",
     ) -> None:
         self.weights = dict(weights or {})
         self._device = device
         self.boxes = boxes
         self.keypoints = keypoints
+        self.precision = precision
         self._known: OrderedDict[Any, Any] = OrderedDict()
         self._bytes = 0
 
@@ -119,9 +125,21 @@ class Models:
         name = self._device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise SetupError(f"--device {name}: torch sees no CUDA device; use --device cpu.")
+        if name.startswith("cuda"):
+            if not torch.cuda.is_available():
+                raise SetupError(f"--device {name}: torch sees no CUDA device; use --device cpu.")
+            torch.backends.cudnn.allow_tf32 = False  # convolutions otherwise round to 10 bits, without being asked
         return torch.device(name)
+
+    def _placed(self, net: Net) -> Net:
+        """A feature network on the device, in the precision asked for."""
+        import torch
+
+        net = net.to(self.device)
+        if self.precision != "fp32":
+            half = torch.bfloat16 if self.precision == "bf16" else torch.float16
+            net.forward = torch.autocast(self.device.type, half)(net.forward)
+        return net
 
     @cached_property
     def detector(self) -> Detector:
@@ -131,7 +149,6 @@ class Models:
     @cached_property
     def mobilenet(self) -> torch.nn.Module:
         """MobileNetV2 (torchvision IMAGENET1K_V1) up to the pooled 1280 features, channels-last, eval."""
-        import torch
         from torchvision.models import mobilenet_v2
 
         from jwb_dh_v1.weights import load_torch
@@ -139,36 +156,36 @@ class Models:
         net = mobilenet_v2(weights=None)
         net.load_state_dict(load_torch(self.weights["mobilenet-v2"]))
         features: torch.nn.Module = net.features.eval()
-        _fold_norms(features)
-        return features.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return self._channels_last(features)
 
     @cached_property
     def dino(self) -> torch.nn.Module:
         """DINO v1 ViT-B/16 in float32, for VBench's subject consistency."""
         from jwb_dh_v1.nets.dino import load
 
-        return load(self.weights["dino-vitb16"]).to(self.device)
+        return self._placed(load(self.weights["dino-vitb16"]))
 
     @cached_property
     def clip_b32(self) -> torch.nn.Module:
         """CLIP ViT-B/32's image tower in float32, for VBench's background consistency."""
         from jwb_dh_v1.nets.clip_image import load
 
-        return load(self.weights["clip-vit-b-32"]).to(self.device)
+        return self._placed(load(self.weights["clip-vit-b-32"]))
 
     @cached_property
     def clip_l14(self) -> torch.nn.Module:
         """CLIP ViT-L/14's image tower in float32, for VBench's aesthetic quality."""
         from jwb_dh_v1.nets.clip_image import load
 
-        return load(self.weights["clip-vit-l-14"]).to(self.device)
+        return self._placed(load(self.weights["clip-vit-l-14"]))
 
     @cached_property
     def laion(self) -> torch.nn.Linear:
         """LAION's linear aesthetic head on ViT-L/14 embeddings."""
         from jwb_dh_v1.nets.clip_image import load_aesthetic_head
 
-        return load_aesthetic_head(self.weights["laion-aesthetic-l14"]).to(self.device)
+        head: torch.nn.Linear = load_aesthetic_head(self.weights["laion-aesthetic-l14"]).to(self.device)
+        return head
 
     @cached_property
     def raft(self) -> torch.nn.Module:
@@ -189,58 +206,59 @@ class Models:
         """MUSIQ (trained on SPAQ), for VBench's imaging quality."""
         from jwb_dh_v1.nets.musiq import load
 
-        return load(self.weights["musiq-spaq"]).to(self.device)
+        return self._placed(load(self.weights["musiq-spaq"]))
 
     @cached_property
     def inception_fid(self) -> torch.nn.Module:
         """The 2015 Inception of FID up to its pooled 2048 features, channels-last, eval."""
         from jwb_dh_v1.nets.inception import inception_fid
+        from jwb_dh_v1.weights import load_torch
 
-        return self._channels_last(inception_fid, "inception-2015")
+        return self._channels_last(inception_fid(load_torch(self.weights["inception-2015"])))
 
     @cached_property
     def inception_v3(self) -> torch.nn.Module:
         """torchvision's Inception v3 up to its pooled 2048 features, channels-last, eval."""
         from jwb_dh_v1.nets.inception import inception_v3
-
-        return self._channels_last(inception_v3, "inception-v3")
-
-    def _channels_last(self, build: Callable[..., torch.nn.Module], name: str) -> torch.nn.Module:
-        import torch
-
         from jwb_dh_v1.weights import load_torch
 
-        net = build(load_torch(self.weights[name]))
+        return self._channels_last(inception_v3(load_torch(self.weights["inception-v3"])))
+
+    def _channels_last(self, net: Net) -> Net:
+        """A convolutional network with folded norms, in the memory order that suits it."""
+        import torch
+
         _fold_norms(net)
-        return net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        placed: Net = self._placed(net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        return placed
 
     @cached_property
     def i3d(self) -> torch.nn.Module:
         """I3D (Kinetics-400) up to its 400 logits, eval."""
         from jwb_dh_v1.nets.i3d import load_i3d
 
-        return load_i3d(self.weights["i3d"]).to(self.device)
+        return self._placed(load_i3d(self.weights["i3d"]))
 
     @cached_property
     def scrfd(self) -> Scrfd:
-        """SCRFD, which finds faces and their five points; on the CPU."""
+        """SCRFD, which finds faces and their five points."""
         from jwb_dh_v1.nets.scrfd import Scrfd
 
-        return Scrfd(self.weights["scrfd"])
+        return Scrfd(self.weights["scrfd"], str(self.device))
 
     @cached_property
-    def arcface(self) -> ArcFace:
+    def arcface(self) -> ArcFace | OnnxArcFace:
         """ArcFace (ResNet-50), which tells people apart."""
         from jwb_dh_v1.nets.arcface import load
 
-        return load(self.weights["arcface"]).to(self.device)
+        return load(self.weights["arcface"], str(self.device)).to(self.device)
 
     @cached_property
     def deep3d(self) -> torch.nn.Module:
         """Deep3DFaceRecon's regression network: 257 coefficients of a face."""
         from jwb_dh_v1.nets.deep3d import load
 
-        return load(self.weights["deep3d"]).to(self.device)
+        return self._placed(load(self.weights["deep3d"]))
 
     @cached_property
     def face_mesh(self) -> Model:

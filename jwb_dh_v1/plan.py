@@ -33,6 +33,7 @@ class Plan:
         data: what the samples come from, by content or revision.
         decoder: name and version.
         failures: what samples without a score count as; `protocol`: what the protocol says for each metric.
+        precision: of the feature networks.
         version: of this package.
 
     """
@@ -44,6 +45,7 @@ class Plan:
     data: str
     decoder: str
     failures: Policy | Literal["protocol"] = "protocol"
+    precision: str = "fp32"
     version: str = __version__
 
     @property
@@ -64,6 +66,7 @@ def make_plan(
     boxes: str | None = None,
     data: str = "",
     failures: Policy | Literal["protocol"] = "protocol",
+    precision: str = "fp32",
 ) -> Plan:
     """Choose the cells and the weights they need.
 
@@ -74,9 +77,10 @@ def make_plan(
         boxes: `mediapipe`, `dwpose` or `annotations`; the protocol's own choice by default.
         data: fingerprint of the samples.
         failures: `strict`, `zero` or `worst` for all metrics, see `results/policy.py`.
+        precision: `fp32`, `bf16` or `fp16`.
 
     Raises:
-        SetupError: an unknown protocol, metric, region, detector or policy, or nothing left to score.
+        SetupError: an unknown protocol, metric, region, detector, policy or precision, or nothing left to score.
 
     """
     table = protocol(protocol_name)
@@ -89,6 +93,8 @@ def make_plan(
         raise SetupError(f"There is no region {wrong[0]!r}; there are {', '.join(REGIONS)}.")
     if failures not in {"protocol", *POLICIES}:
         raise SetupError(f"There is no policy {failures!r} for failures; there are protocol, {', '.join(POLICIES)}.")
+    if precision not in {"fp32", "bf16", "fp16"}:
+        raise SetupError(f"There is no precision {precision!r}; there are fp32, bf16, fp16.")
     chosen = [m for name, m in table.metrics.items() if metrics is None or name in metrics]
     cells = tuple((m.name, r) for m in chosen for r in m.regions if r in regions or r == "speech")
     if not cells:
@@ -107,7 +113,7 @@ def make_plan(
                 names |= set(ANNOTATE_WEIGHTS)
             source = f"{boxes}/1"
     weights = {name: FILES[name].sha256 for name in sorted(names)}
-    return Plan(table.name, cells, source, weights, data, decoder_name(), failures)
+    return Plan(table.name, cells, source, weights, data, decoder_name(), failures, precision)
 
 
 def with_own(plan: Plan, given: Mapping[str, Path] | None = None) -> Plan:

@@ -1,7 +1,7 @@
 """The table of weights and media: name, sha256, size, licence, use, and every place a file can come from.
 
 Where the hashes come from: files out of packages were fetched and hashed on 2026-11-22. Those of DWPose, DINO, LAION's
-head, the Inceptions and I3D are those that several public projects pin or record; CLIP's stand in its addresses. None
+head, the Inceptions, I3D and insightface are those that several public projects pin or record; CLIP's stand in its addresses. None
 of these could be fetched where we work.
 """
 
@@ -89,12 +89,16 @@ class File:
 
 
 # What a user accepts before a file under it is fetched; the texts are at the addresses.
-TERMS: Mapping[str, str] = {}
+TERMS: Mapping[str, str] = {
+    "insightface": "SCRFD and ArcFace of buffalo_l: for non-commercial research purposes only "
+    "(github.com/deepinsight/insightface, python-package/README.md)",
+}
 
 _MEDIAPIPE = ("manylinux_2_28_x86_64", "3.11", "cp311")
 _MOONSHINE = ("manylinux_2_34_x86_64", "3.11", "none")
 _GITHUB = "https://github.com/"
 _OPENAI = "https://openaipublic.azureedge.net/clip/models/"
+_BUFFALO = ("public-data/insightface", "33c1063c49c785b7652d3fd529f86fa4f149392b")
 _DWPOSE = ("yzd-v/DWPose", "1a7144101628d69ee7a3768d1ee3a094070dc388")
 
 
@@ -168,6 +172,12 @@ FILES: Mapping[str, File] = {f.name: f for f in (
          "not stated (I3D: Apache-2.0)", "standard: fvd; paper: fvd",
          (Hub("flateon/FVD-I3D-torchscript", "1c2d61711c52571ad617a1063e6fa691b212e184", "i3d_torchscript.pt"),
           Url("https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1"))),
+    File("scrfd", "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91", 16923827,
+         "non-commercial research", "standard: csim, e_fid", (Hub(*_BUFFALO, "models/buffalo_l/det_10g.onnx"),),
+         terms="insightface"),
+    File("arcface", "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43", 174383860,
+         "non-commercial research", "standard: csim", (Hub(*_BUFFALO, "models/buffalo_l/w600k_r50.onnx"),),
+         terms="insightface"),
     _dlib("dlib-face", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", 22466066,
           "dlib_face_recognition_resnet_model_v1.dat"),
     _dlib("dlib-5-points", "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888", 9150489,

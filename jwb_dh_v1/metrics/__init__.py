@@ -103,6 +103,9 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Metric("fvd", distribution.fvd, False, (0, INF), REFERENCE, ("i3d",), "I3D (Kinetics-400)"),
         _SSIM,
         _PSNR,
+        Metric("csim", identity.csim, True, (-1, 1), REFERENCE, ("scrfd", "arcface"),
+               "SCRFD-10G, ArcFace ResNet-50 (WebFace600K)", ("body", "face"), identity.csim_curve,
+               identity.csim_facts),
     )),
     "paper": Protocol("paper/1", "paper", "dwpose", _table(
         Metric("fid", distribution.paper_fid, False, (0, INF), REFERENCE, ("inception-v3",),

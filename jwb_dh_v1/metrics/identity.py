@@ -1,10 +1,16 @@
-"""CSIM: whether the face is the same person's."""
+"""CSIM: whether the face is the same person's.
+
+The field's CSIM is the mean cosine of ArcFace embeddings; `lite` has the same on dlib's small network. Both compare
+each frame with the reference's at the same moment, so that the pose is alike and only identity is left to differ.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from jwb_dh_v1 import features
+from jwb_dh_v1 import features, features_face
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.state import Mean
@@ -23,6 +29,59 @@ def rescaled_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     distance = np.linalg.norm(a.astype(np.float64) - b.astype(np.float64), axis=1)
     cosine: np.ndarray = 1 - np.square(distance / SAME_PERSON) / 2
     return cosine
+
+
+def csim_curve(sample: Sample) -> np.ndarray:
+    """Cosine of ArcFace embeddings at the same moments, one entry a frame of `sample.common()`.
+
+    Returns:
+        float64 [n], in [-1, 1]; NaN where SCRFD finds no face in one of the two frames, so that an entry's place stays
+        its moment (plots leave a gap there).
+
+    Raises:
+        NotApplicable: no reference, or no moment at which both clips show a face.
+        SizeMismatch, LengthMismatch: as `sample.common`.
+
+    """
+    cosines, ours, theirs = _csim(sample)
+    if not (ours & theirs).any():
+        raise NotApplicable(
+            f"no face to compare: found in {ours.sum()} of {len(ours)} generated frames and in {theirs.sum()} of "
+            "the reference's, never at the same moment"
+        )
+    return cosines
+
+
+def csim(sample: Sample) -> Mean:
+    """CSIM: the mean of `csim_curve` over the moments at which both clips show a face.
+
+    The policy for undetected faces is to leave the moment out and to report how many there were (`csim_facts`).
+    """
+    curve = csim_curve(sample)
+    _, ours, theirs = _csim(sample)
+    return Mean.of(float(curve[ours & theirs].mean()))
+
+
+def csim_facts(sample: Sample) -> dict[str, Any]:
+    """How much of the sample `csim` rests on: shares of frames with a face in either clip, moments used and in all."""
+    _, ours, theirs = _csim(sample)
+    return {
+        "detected_generated": float(ours.mean()),
+        "detected_reference": float(theirs.mean()),
+        "pairs": int((ours & theirs).sum()),
+        "of": len(ours),
+    }
+
+
+def _csim(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cosines float64 [n], and where the generated and the reference frames show a face, bool [n] each."""
+    start, stop = sample.common()
+    assert sample.reference is not None
+    clips = sample.generated, sample.reference
+    a, b = (features_face.arcface(c)[start - c.start : stop - c.start].astype(np.float64) for c in clips)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines = np.clip((a * b).sum(axis=1) / lengths, -1, 1)  # rounding may leave the range by 2e-16
+    return cosines, *(np.isfinite(features).all(axis=1) for features in (a, b))
 
 
 def lite_csim_curve(sample: Sample) -> np.ndarray:

@@ -104,7 +104,7 @@ def check_comparable(results: Sequence[Result]) -> list[str]:
         named = " and ".join(protocols) or "nothing"
         raise SetupError(f"Only results of one protocol can be compared; these are of {named}.")
     notes = []
-    for key in ("data", "boxes", "weights", "decoder", "version"):
+    for key in ("data", "boxes", "weights", "decoder", "failures", "precision", "version"):
         if len({repr(result.plan.get(key)) for result in results}) > 1:
             notes.append(f"The systems were scored with different {key} (see their plans).")
     if len({repr(sorted(result.versions.items())) for result in results}) > 1:

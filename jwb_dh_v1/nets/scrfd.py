@@ -1,0 +1,180 @@
+"""SCRFD: where faces are, and five points of each, by insightface's `det_10g.onnx` on ONNX Runtime.
+
+What goes in and how the nine outputs are read follows deepinsight/insightface 7fadd42,
+`python-package/insightface/model_zoo/scrfd.py`, with the size it takes pinned to 640 x 640 (the package itself now
+tries two sizes, which finds other faces). The same file is called `scrfd_10g_bnkps.onnx` in the pack `antelopev2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jwb_dh_v1.errors import MissingPackage, SetupError
+
+SIZE = 640
+STRIDES = (8, 16, 32)
+ANCHORS = 2  # a cell, both at its corner
+SCORE, OVERLAP = 0.5, 0.4  # least score; what overlaps a better face by more is the same face
+POINTS = 5
+
+
+class Graph:
+    """An ONNX graph of one input, on ONNX Runtime.
+
+    Args:
+        path: the verified file.
+        device: `cpu`, or `cuda[:n]` for the GPU where ONNX Runtime has one.
+
+    Raises:
+        MissingPackage: `onnxruntime` is not installed (extra `dwpose`).
+        SetupError: the file is no ONNX graph.
+
+    """
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingPackage(
+                f'{path.name} needs the package onnxruntime: pip install "jwb-dh-v1[dwpose]"'
+            ) from None
+        self.name = path.name
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # w600k_r50 promises the shape of one picture's output and warns at each batch
+        providers: list[Any] = ["CPUExecutionProvider"]
+        kind, _, index = device.partition(":")
+        if kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            # float32 as on the CPU: TF32, which keeps 10 bits of a number, is on unless told otherwise.
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(index or 0), "use_tf32": 0}))
+        with self._trouble():
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
+        """All outputs for an input, in the file's order.
+
+        Raises:
+            SetupError: the graph takes no such input.
+
+        """
+        with self._trouble():
+            outputs: list[np.ndarray] = self._session.run(None, {self._input: picture})
+        return outputs
+
+    @contextmanager
+    def _trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no other base class
+            raise SetupError(f"{self.name} cannot be run: {str(error).strip().splitlines()[0]}") from None
+
+
+class Scrfd:
+    """Face detector on `det_10g.onnx`.
+
+    Args:
+        path: the verified file.
+        device: as `Graph`.
+
+    Raises:
+        MissingPackage, SetupError: as `Graph`; also if the graph has other outputs than SCRFD's nine.
+
+    """
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        self._graph = Graph(path, device)
+        found = [out.shape for out in self._run(np.zeros((1, 3, SIZE, SIZE), np.float32))]
+        expected = [(len(centres(s)), width) for width in (1, 4, 2 * POINTS) for s in STRIDES]
+        if found != expected:
+            raise SetupError(f"{path.name} is no SCRFD with five points: outputs {found} instead of {expected}.")
+
+    def _run(self, picture: np.ndarray) -> list[np.ndarray]:
+        # Some exports have a batch axis, which insightface also drops.
+        return [out[0] if out.ndim == 3 else out for out in self._graph(picture)]
+
+    def faces(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The faces in a picture, best first.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB.
+
+        Returns:
+            Boxes float32 [n, 5]: x1, y1, x2, y2 in pixels of the frame (they may reach outside) and score 0.5..1.
+            Points float32 [n, 5, 2]: x, y in pixels of the left eye, right eye, nose, left and right corner of the
+            mouth, left and right as seen in the picture.
+
+        """
+        picture, ratio = letterbox(frame)
+        return decode(self._run(picture), ratio)
+
+
+def letterbox(frame: np.ndarray) -> tuple[np.ndarray, float]:
+    """A frame uint8 [H, W, 3] RGB in the top left of a black square, and its scale.
+
+    Returns:
+        float32 [1, 3, 640, 640], RGB planes, (x - 127.5) / 128; the ratio of heights, which insightface takes for both
+        axes.
+
+    """
+    import cv2
+
+    height, width = frame.shape[:2]
+    if height > width:
+        high, wide = SIZE, int(SIZE / (height / width))
+    else:
+        high, wide = int(SIZE * (height / width)), SIZE
+    high, wide = max(high, 1), max(wide, 1)
+    square = np.zeros((SIZE, SIZE, 3), np.uint8)
+    square[:high, :wide] = cv2.resize(frame, (wide, high), interpolation=cv2.INTER_LINEAR)
+    planes = np.ascontiguousarray(square.transpose(2, 0, 1)[None], np.float32)
+    return (planes - np.float32(127.5)) / np.float32(128), high / height
+
+
+def centres(stride: int) -> np.ndarray:
+    """The points that distances are measured from: float32 [n, 2], x, y in pixels of the square, row by row."""
+    cells = SIZE // stride
+    y, x = np.mgrid[:cells, :cells] * stride
+    return np.repeat(np.stack([x, y], axis=-1).reshape(-1, 2), ANCHORS, axis=0).astype(np.float32)
+
+
+def decode(outputs: list[np.ndarray], ratio: float) -> tuple[np.ndarray, np.ndarray]:
+    """Faces from the nine outputs: three strides of scores [n, 1], of box distances [n, 4], of point offsets [n, 10].
+
+    A box is given by its distances from the centre to the left, top, right and bottom, a point by its offset, both in
+    strides. Result as `Scrfd.faces`.
+    """
+    rows, points = [], []
+    for level, stride in enumerate(STRIDES):
+        score, distance, offset = (outputs[level + kind * len(STRIDES)] for kind in range(3))
+        good = np.flatnonzero(score[:, 0] >= SCORE)
+        centre = centres(stride)[good]
+        near, far = distance[good, :2] * stride, distance[good, 2:] * stride
+        rows.append(np.concatenate([(centre - near) / ratio, (centre + far) / ratio, score[good]], axis=1))
+        points.append((centre[:, None] + offset[good].reshape(-1, POINTS, 2) * stride) / ratio)
+    boxes, marks = np.concatenate(rows).astype(np.float32), np.concatenate(points).astype(np.float32)
+    kept = suppress(boxes)
+    return boxes[kept], marks[kept]
+
+
+def suppress(boxes: np.ndarray) -> np.ndarray:
+    """Greedy non-maximum suppression at an overlap of 0.4: which rows of [n, 5] stay, best first.
+
+    As in insightface a box's far edge counts as a pixel of it, so extents are one larger; of equal scores the first
+    row goes first.
+    """
+    order = np.argsort(-boxes[:, 4], kind="stable")
+    low, high = boxes[:, :2], boxes[:, 2:4] + 1
+    area = (high - low).prod(axis=1)
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        both = np.minimum(high[best], high[order]) - np.maximum(low[best], low[order])
+        shared = np.maximum(both, 0).prod(axis=1)
+        order = order[shared / (area[best] + area[order] - shared) <= OVERLAP]
+    return np.array(kept, int)
