@@ -1,4 +1,4 @@
-"""Preprocessing and features of VBench's DINO and CLIP dimensions, to the letter (Vchitect/VBench 45e79ec).
+"""Preprocessing and features of VBench's DINO, CLIP and MUSIQ dimensions, to the letter (Vchitect/VBench 45e79ec).
 
 VBench decodes to float32 0..255 and resizes that. So bicubic overshoot stays (a black to white edge reaches -20 and
 275), nothing is antialiased, and nothing is rounded back to whole grey levels; a resize by PIL or on uint8 gives other
@@ -15,7 +15,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from jwb_dh_v1.nets.musiq import SCALES, multiscale_patches, scaled_shape
+
 SIDE = 224
+LONGER = 512  # imaging quality looks at nothing larger
 BATCH = 8  # frames per forward pass
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -34,19 +37,25 @@ def resized_shape(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
 def resize(
     frames: np.ndarray, mode: Literal["bilinear", "bicubic"], device: torch.device = Cpu, side: int = SIDE
 ) -> torch.Tensor:
+    """`resize_to` the size whose shorter side is `side` (torchvision's `Resize(side, antialias=False)`)."""
+    return resize_to(frames, resized_shape(frames.shape[1], frames.shape[2], side), mode, device)
+
+
+def resize_to(
+    frames: np.ndarray, size: tuple[int, int], mode: Literal["bilinear", "bicubic"], device: torch.device = Cpu
+) -> torch.Tensor:
     """Frames at their new size, neither antialiased nor clamped nor rounded.
 
     Args:
         frames: uint8 [n, H, W, 3] RGB.
-        mode: the kernel, with half-pixel centres (torchvision's `Resize(side, antialias=False)` on float tensors).
+        size: (h, w) of the result.
+        mode: the kernel, with half-pixel centres (as torchvision does on float tensors).
         device: where to resize.
-        side: the shorter side of the result.
 
     Returns:
         float32 [n, 3, h, w] in grey levels, beyond 0..255 where the cubic kernel overshoots.
 
     """
-    size = resized_shape(frames.shape[1], frames.shape[2], side)
     # One frame at a time: a batch of 4K frames would be 0.8 GB as float32.
     small = []
     for frame in frames:
@@ -122,3 +131,48 @@ def clip_image(net: nn.Module, chunks: Iterable[np.ndarray]) -> np.ndarray:
 
     """
     return _features(net, chunks, clip_pictures)
+
+
+def longer_shape(height: int, width: int) -> tuple[int, int]:
+    """(height, width) that VBench shows to MUSIQ: a longer side above 512 becomes 512, both sides are truncated.
+
+    Raises:
+        TooSmall: nothing is left of the shorter side in MUSIQ's smallest scale, as the longer one is at least 448 times
+            as long (or more than 256 times, if it exceeds 512 px and the first resize truncates).
+
+    """
+    scale = min(1.0, LONGER / max(height, width))
+    shape = int(scale * height), int(scale * width)
+    scaled_shape(*shape, min(SCALES))
+    return shape
+
+
+def musiq_pictures(frames: np.ndarray, device: torch.device = Cpu) -> torch.Tensor:
+    """What MUSIQ sees: longer side to 512 at most, bilinearly (VBench's mode `longer`).
+
+    Args:
+        frames: uint8 [n, H, W, 3] RGB.
+        device: where to resize.
+
+    Returns:
+        float32 [n, 3, h, w] in 0..1; h and w as `longer_shape`.
+
+    """
+    return resize_to(frames, longer_shape(*frames.shape[1:3]), "bilinear", device) / 255
+
+
+def musiq(net: nn.Module, chunks: Iterable[np.ndarray]) -> np.ndarray:
+    """MUSIQ scores of every frame, float32 [T], trained to be in 0..100.
+
+    Args:
+        net: `nets.musiq.Musiq`, on the device to compute on.
+        chunks: the clip's frames as uint8 [n, H, W, 3] RGB, a batch each (`clip.chunks(BATCH)`).
+
+    Raises:
+        TooSmall: as `longer_shape`.
+
+    """
+    device = next(net.parameters()).device
+    with torch.inference_mode():
+        found = [net(*multiscale_patches(musiq_pictures(chunk, device))).cpu().numpy() for chunk in chunks]
+    return np.concatenate(found)

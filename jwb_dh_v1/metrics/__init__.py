@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.metrics import consistency, distribution, frechet, identity, motion, pixel, speech, vbench
+from jwb_dh_v1.metrics import (
+    consistency,
+    distribution,
+    expression,
+    frechet,
+    identity,
+    motion,
+    pixel,
+    smoothness,
+    speech,
+    vbench,
+)
 from jwb_dh_v1.region import REGIONS, Region, Rule
 from jwb_dh_v1.results.policy import Policy
 from jwb_dh_v1.sample import Sample
@@ -87,20 +98,34 @@ def _table(*metrics: Metric) -> dict[str, Metric]:
 _SSIM = Metric("ssim", pixel.ssim, True, (-1, 1), REFERENCE, curve=pixel.ssim_curve, same_boxes=True)
 _PSNR = Metric("psnr", pixel.psnr, True, (0, 100), REFERENCE, curve=pixel.psnr_curve, same_boxes=True, unit="dB")
 
+# VBench's six, first frame to last; the authors ran VBench on their crops.
+_VBENCH = (
+    Metric("subject_consistency", vbench.subject, True, (0, 1), weights=("dino-vitb16",), networks="DINO ViT-B/16",
+           curve=vbench.subject_curve),
+    Metric("background_consistency", vbench.background, True, (0, 1), weights=("clip-vit-b-32",),
+           networks="CLIP ViT-B/32", curve=vbench.background_curve),
+    Metric("motion_smoothness", smoothness.smoothness, True, (0, 1), weights=("amt-s",), networks="AMT-S",
+           curve=smoothness.amt_curve),
+    Metric("dynamic_degree", motion.dynamic, True, (0, 1), weights=("raft",), networks="RAFT (things)",
+           curve=motion.raft_curve),
+    Metric("aesthetic_quality", vbench.aesthetic, True, (-INF, INF), weights=("clip-vit-l-14", "laion-aesthetic-l14"),
+           networks="CLIP ViT-L/14, LAION aesthetic head", curve=vbench.aesthetic_curve),
+    Metric("imaging_quality", vbench.imaging, True, (-INF, INF), weights=("musiq-spaq",), networks="MUSIQ (SPAQ)",
+           curve=vbench.imaging_curve),
+)
+_SC, _BC, _MS, _DD, _AQ, _IQ = (replace(metric, failures="zero") for metric in _VBENCH)  # as the authors count them
+_PAPER_DD = replace(_DD, sample=motion.paper_dynamic, curve=motion.paper_raft_curve)
+
 PROTOCOLS: Mapping[str, Protocol] = {
     "standard": Protocol("standard/1", "track", "mediapipe", _table(
-        Metric("subject_consistency", vbench.subject, True, (0, 1), weights=("dino-vitb16",),
-               networks="DINO ViT-B/16", curve=vbench.subject_curve),
-        Metric("background_consistency", vbench.background, True, (0, 1), weights=("clip-vit-b-32",),
-               networks="CLIP ViT-B/32", curve=vbench.background_curve),
-        Metric("aesthetic_quality", vbench.aesthetic, True, (-INF, INF),
-               weights=("clip-vit-l-14", "laion-aesthetic-l14"), networks="CLIP ViT-L/14, LAION aesthetic head",
-               curve=vbench.aesthetic_curve),
+        *_VBENCH,
         Metric("fid", distribution.fid, False, (0, INF), REFERENCE, ("inception-2015",),
                "Inception 2015-12-05 (as pytorch-fid)"),
         Metric("fid_clean", distribution.fid_clean, False, (0, INF), REFERENCE, ("inception-2015",),
                "Inception 2015-12-05 (as clean-fid)"),
         Metric("fvd", distribution.fvd, False, (0, INF), REFERENCE, ("i3d",), "I3D (Kinetics-400)"),
+        Metric("e_fid", expression.efid, False, (0, INF), REFERENCE, ("scrfd", "deep3d"),
+               "SCRFD-10G, Deep3DFaceRecon expression (64)", ("body", "face"), facts=expression.efid_facts),
         _SSIM,
         _PSNR,
         Metric("csim", identity.csim, True, (-1, 1), REFERENCE, ("scrfd", "arcface"),
@@ -108,6 +133,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
                identity.csim_facts),
     )),
     "paper": Protocol("paper/1", "paper", "dwpose", _table(
+        _SC, _BC, _MS, _PAPER_DD, _AQ, _IQ,
         Metric("fid", distribution.paper_fid, False, (0, INF), REFERENCE, ("inception-v3",),
                "Inception v3 (torchvision)"),
         Metric("fvd", distribution.paper_fvd, False, (-0.0008, INF), REFERENCE, ("i3d",),
@@ -123,11 +149,15 @@ PROTOCOLS: Mapping[str, Protocol] = {
                networks=MOBILENET, curve=consistency.lite_subject_curve),
         Metric("background_consistency", consistency.lite_background, True, (0, 1), weights=("mobilenet-v2",),
                networks=MOBILENET, curve=consistency.lite_background_curve),
+        Metric("motion_smoothness", smoothness.lite_smoothness, True, (0, 1),
+               networks="interpolation by DIS optical flow (OpenCV)", curve=smoothness.lite_smoothness_curve),
         Metric("dynamic_degree", motion.lite_dynamic, True, (0, 1), networks="DIS optical flow (OpenCV)",
                curve=motion.dis_curve),
         Metric("fid", frechet.lite_fid, False, (0, INF), REFERENCE, ("mobilenet-v2",), MOBILENET),
         Metric("fvd", frechet.lite_fvd, False, (0, INF), REFERENCE, ("mobilenet-v2",),
                "MobileNetV2 (ImageNet), means and steps over 16 frames"),
+        Metric("e_fid", expression.lite_efid, False, (0, INF), REFERENCE, ("face-mesh",),
+               "MediaPipe face mesh, 16 distances", ("face",), facts=expression.lite_efid_facts),
         _SSIM,
         _PSNR,
         Metric("csim", identity.lite_csim, True, (-INF, 1), REFERENCE, ("dlib-face", "dlib-5-points"),

@@ -1,9 +1,10 @@
-"""VBench's subject consistency, background consistency and aesthetic quality on its own networks.
+"""VBench's subject and background consistency, aesthetic and imaging quality on its own networks.
 
-Definitions: Vchitect/VBench 45e79ec, `subject_consistency.py`, `background_consistency.py`, `aesthetic_quality.py`.
-A clip's number is VBench's `video_results`. A set's number is the mean over clips for all three; VBench weights the
-two consistencies by frames, subject consistency only when it runs in one process. Despite the names neither
-consistency masks anything: one looks at the whole frame, the other at its centre square.
+Definitions: Vchitect/VBench 45e79ec, `subject_consistency.py`, `background_consistency.py`, `aesthetic_quality.py`,
+`imaging_quality.py`. A clip's number is VBench's `video_results` (imaging quality: a hundredth of it). A set's number
+is the mean over clips for all four; VBench weights the two consistencies by frames, subject consistency only when it
+runs in one process. Despite the names neither consistency masks anything: one looks at the whole frame, the other at
+its centre square.
 """
 
 from __future__ import annotations
@@ -97,3 +98,33 @@ def aesthetic_curve(sample: Sample) -> np.ndarray:
 def aesthetic(sample: Sample) -> Mean:
     """VBench's aesthetic quality: the mean over all frames."""
     return Mean.of(float(aesthetic_curve(sample).mean()))
+
+
+def musiq(clip: Clip) -> np.ndarray:
+    """MUSIQ scores (trained on SPAQ) of every frame, float32 [T], on the network's own scale of 0..100."""
+
+    def make() -> np.ndarray:
+        from jwb_dh_v1 import features_vbench
+
+        return features_vbench.musiq(models_of(clip).musiq, clip.chunks(features_vbench.BATCH))
+
+    return clip.feature("musiq-spaq", make)
+
+
+def imaging_curve(sample: Sample) -> np.ndarray:
+    """MUSIQ's score of every frame divided by 100, float64 [T], usually 0.3 to 0.8, bounded by nothing.
+
+    The paper's tables and VBench's `video_results` print the score before the division, VBench's aggregate the one
+    after it; here there is one scale, the aggregate's.
+
+    Raises:
+        TooSmall: frames so thin (one side more than 256 times the other) that MUSIQ's smallest scale would be empty.
+            Any other size is scored, down to a single pixel: the scales are enlarged and patches filled up.
+
+    """
+    return musiq(sample.generated).astype(np.float64) / 100
+
+
+def imaging(sample: Sample) -> Mean:
+    """VBench's imaging quality: the mean over all frames."""
+    return Mean.of(float(imaging_curve(sample).mean()))
