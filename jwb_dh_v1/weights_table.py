@@ -1,8 +1,8 @@
 """The table of weights and media: name, sha256, size, licence, use, and every place a file can come from.
 
 Where the hashes come from: files out of packages were fetched and hashed on 2026-11-22. Those of DWPose, DINO, LAION's
-head, AMT, RAFT, MUSIQ, the Inceptions, I3D, insightface and Deep3D are those that public projects pin or record; CLIP's stand in its
-addresses. None of these could be fetched where we work.
+head, AMT, RAFT, MUSIQ, the Inceptions, I3D, insightface and Deep3D are those that public projects pin or record;
+CLIP's stand in its addresses. None of these could be fetched where we work.
 """
 
 from __future__ import annotations

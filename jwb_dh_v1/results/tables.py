@@ -29,6 +29,8 @@ POLICY_NOTES = {
 
 def title(metric: str) -> str:
     """A metric's name for people: `ssim` -> SSIM, `subject_consistency` -> Subject consistency."""
+    if "fid" in metric:
+        return {"e_fid": "E-FID", "fid_clean": "FID (clean)"}.get(metric, metric.upper())
     return metric.upper() if len(metric) <= 5 and "_" not in metric else metric.replace("_", " ").capitalize()
 
 
@@ -201,8 +203,10 @@ def remarks(results: Sequence[Result]) -> list[str]:
     found = [POLICY_NOTES[policy] for policy in filled]
     few = dict.fromkeys(title(s.metric) for s in scores if s.note)
     if few:
-        first = next(s.note for s in scores if s.note)
-        found.append(f"{', '.join(few)}: {first}.")
+        found.append(
+            f"{', '.join(few)}: fewer features than dimensions (numbers in results.json), therefore biased upwards; "
+            "compare only sets of the same size."
+        )
     found += [f"{title(name)} is not in {results[0].protocol}: {why}." for name, why in _absent(protocol, results)]
     return found
 
