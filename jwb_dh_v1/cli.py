@@ -81,7 +81,9 @@ def _weights(args: argparse.Namespace) -> int:
             state = "[green]verified"
         except MissingWeights:
             state, bad = "[yellow]not here", bad + 1
-            if file.terms and file.terms not in accepted:
+            if not file.sources:
+                state = "[yellow]not here; bring it yourself"
+            elif file.terms and file.terms not in accepted:
                 state = f"[yellow]not here; needs --accept {file.terms}"
         except WrongHash as error:
             state, bad = "[red]wrong content", bad + 1
@@ -97,7 +99,8 @@ def _weights(args: argparse.Namespace) -> int:
         table.add_row(*cells, *(["\n".join(str(source) for source in file.sources)] if args.sources else []))
     console.print(table)
     for term in sorted({weights.FILES[name].terms for name in names} - {""}):
-        said = "accepted" if term in accepted else f"jwb-dh weights fetch --accept {term}"
+        fetched = any(file.sources for file in weights.FILES.values() if file.terms == term)
+        said = "accepted" if term in accepted else f"to accept: --accept {term}" if fetched else "your own copy"
         console.print(f"{term} ({said}): {weights.TERMS[term]}", highlight=False, markup=False)
     return 1 if bad and args.action == "verify" else 0
 

@@ -36,8 +36,9 @@ Args:
     return_samples: also return one entry per video.
 
 Returns:
-    the score under the metric's name, with `n`, `skipped`, `failed` (numbers of videos), `ci95`, `protocol`,
-    `networks`, `higher_is_better`, and `problems` (the reasons of skips and failures).
+    the score under the metric's name, with `n`, `skipped`, `failed` (numbers of videos), `ci95`, `coverage` (mean share
+    of frames in which the region was seen), `note` (what to mind), `protocol`, `networks`, `higher_is_better`, and
+    `problems` (the reasons of skips and failures).
 """
 
 
@@ -111,6 +112,8 @@ class Module(evaluate.Metric):  # type: ignore[misc]
             "skipped": found.skipped,
             "failed": found.failed,
             "ci95": found.ci95,
+            "coverage": found.coverage,
+            "note": found.note,
             "protocol": result.protocol,
             "region": found.region,
             "networks": found.networks,

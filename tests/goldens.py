@@ -41,6 +41,50 @@ def seeded_state(name: str, table: dict[str, Any] | None = None, only: tuple[str
     return state
 
 
+# name in the package's table of weights -> name of the checkpoint's description, the part of it that is used, what the
+# official file wraps it in
+CHECKPOINTS = {
+    "dino-vitb16": ("dino_vitbase16", None, None),
+    "clip-vit-b-32": ("clip_vit_b32", ("visual.",), None),
+    "clip-vit-l-14": ("clip_vit_l14", ("visual.",), None),
+    "laion-aesthetic-l14": ("laion_aesthetic_l14_linear", None, None),
+    "raft": ("raft_things", None, None),
+    "amt-s": ("amt_s", None, "state_dict"),
+    "musiq-spaq": ("musiq_spaq", None, None),
+    "inception-2015": ("inception_fid_2015", None, None),
+    "inception-v3": ("inception_v3_torchvision", None, None),
+    "i3d": ("i3d_k400", None, None),
+    "arcface": ("arcface_iresnet50", None, None),
+}
+DEEP3D_HEADS = (80, 64, 80, 3, 27, 2, 1)
+
+
+def deep3d_state() -> dict[str, Any]:
+    """Seeded tensors with the names and shapes of `net_recon` in Deep3DFaceRecon's checkpoint, which no JSON describes."""
+    from torchvision.models import resnet50
+
+    shapes = {f"backbone.{k}": v for k, v in resnet50(weights=None).state_dict().items() if not k.startswith("fc.")}
+    entries = [{"key": k, "shape": list(v.shape), "dtype": str(v.dtype).split(".")[1]} for k, v in shapes.items()]
+    for i, size in enumerate(DEEP3D_HEADS):
+        entries.append({"key": f"final_layers.{i}.weight", "shape": [size, 2048, 1, 1], "dtype": "float32"})
+        entries.append({"key": f"final_layers.{i}.bias", "shape": [size], "dtype": "float32"})
+    return seeded.seeded_state_dict(entries)
+
+
+def seeded_file(name: str, folder: Path) -> Path:
+    """A seeded checkpoint in its official layout, as a file; `name` as in the package's table of weights."""
+    import torch
+
+    path = folder / f"{name}.pth"
+    if name == "deep3d":
+        torch.save({"net_recon": deep3d_state()}, path)
+    else:
+        spec, only, wrap = CHECKPOINTS[name]
+        state = seeded_state(spec, only=only)
+        torch.save({wrap: state} if wrap else state, path)
+    return path
+
+
 @functools.cache
 def made(name: str) -> tuple[np.ndarray, float]:
     """A reference clip's frames, uint8 [T, H, W, 3] RGB, and its rate."""

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from goldens import clips, made, sample_of, seeded
+from goldens import DEEP3D_HEADS, clips, deep3d_state, made, sample_of
 from PIL import Image
 from torchvision.models import resnet50
 
@@ -25,7 +25,7 @@ from jwb_dh_v1.nets import deep3d
 from jwb_dh_v1.state import Moments, frechet_distance
 
 BICUBIC = Image.Resampling.BICUBIC
-HEADS = (80, 64, 80, 3, 27, 2, 1)  # identity, expression, texture, angle, gamma, shift, depth
+HEADS = DEEP3D_HEADS  # identity, expression, texture, angle, gamma, shift, depth
 COEFFICIENT = (
     1e-4  # relative to the largest coefficient: another order of summation; seen 8e-7, the smallest wrong step 3e-3
 )
@@ -36,13 +36,7 @@ COEFFICIENT = (
 
 @pytest.fixture(scope="module")
 def state():
-    """Seeded tensors with the names and shapes of `net_recon` in an official checkpoint."""
-    shapes = {f"backbone.{k}": v for k, v in resnet50(weights=None).state_dict().items() if not k.startswith("fc.")}
-    entries = [{"key": k, "shape": list(v.shape), "dtype": str(v.dtype).split(".")[1]} for k, v in shapes.items()]
-    for i, size in enumerate(HEADS):
-        entries.append({"key": f"final_layers.{i}.weight", "shape": [size, 2048, 1, 1], "dtype": "float32"})
-        entries.append({"key": f"final_layers.{i}.bias", "shape": [size], "dtype": "float32"})
-    return seeded.seeded_state_dict(entries)
+    return deep3d_state()
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,23 @@ def test_rows_are_kept_up_to_the_dimension_only():
     assert np.array_equal((few + few).second, np.full((4, 4), 8.0 * UNIT**2))
 
 
+def test_sums_stay_exact_beyond_what_float64_holds():
+    """Logits and coefficients in the hundreds: the sums pass 2**53, the largest float64 up to which all are exact."""
+    rng = np.random.default_rng(5)
+    parts = [rng.normal(0, 400, (7, 3)) for _ in range(4)]
+    joined = Moments.of(parts[0])
+    for part in parts[1:]:
+        joined = joined + Moments.of(part)
+    whole = [[int(v) for v in row] for row in np.rint(np.concatenate(parts) * UNIT)]  # Python's integers have no limit
+    exact = [[sum(row[i] * row[j] for row in whole) for j in range(3)] for i in range(3)]
+    assert joined.second.tolist() == exact and max(map(max, exact)) > 2**53
+    assert joined.first.tolist() == [sum(row[i] for row in whole) for i in range(3)]
+    same = Moments.of(np.concatenate(parts))
+    assert same.second.tolist() == exact
+    # float64 keeps 16 digits of numbers of 1e5; numpy's own covariance does no better.
+    assert joined.covariance() == pytest.approx(np.cov(np.concatenate(parts), rowvar=False), rel=1e-9, abs=1e-2)
+
+
 def test_values_that_are_no_numbers_are_refused():
     for bad in (math.nan, -math.inf):
         with pytest.raises(NotFinite):

@@ -259,7 +259,7 @@ def fid_clean(sample: Sample) -> Frechet:
 
 
 def fid_tensorflow(sample: Sample) -> Frechet:
-    """FID with the original graph's resizing, as torch-fidelity and torchmetrics, all frames of all clips pooled."""
+    """FID with the original graph's resizing, as torch-fidelity (torchmetrics: antialias=False); all frames pooled."""
     return _frechet(sample, lambda clip: inception_2015(clip, "tensorflow"))
 
 

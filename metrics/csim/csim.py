@@ -1,4 +1,4 @@
-"""CSIM: whether the generated person is the real one (lite), or looks alike pixel by pixel (paper)."""
+"""CSIM: whether the generated person is the real one (standard, lite); pixel likeness in paper."""
 
 import jwb_dh_v1.hf as hf
 
