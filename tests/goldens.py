@@ -60,7 +60,7 @@ DEEP3D_HEADS = (80, 64, 80, 3, 27, 2, 1)
 
 
 def deep3d_state() -> dict[str, Any]:
-    """Seeded tensors with the names and shapes of `net_recon` in Deep3DFaceRecon's checkpoint, which no JSON describes."""
+    """Seeded tensors with the names and shapes of `net_recon` in Deep3DFaceRecon's checkpoint; no JSON describes it."""
     from torchvision.models import resnet50
 
     shapes = {f"backbone.{k}": v for k, v in resnet50(weights=None).state_dict().items() if not k.startswith("fc.")}

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from jwb_dh_v1.annotate import PARTS, Annotations
+from jwb_dh_v1.data import teaser
 from jwb_dh_v1.data.load import load_dataset
 from jwb_dh_v1.data.schema import SCHEMA_VERSION, annotation_columns, annotations_of, features
 from jwb_dh_v1.errors import BadBox, DataNotFound, SetupError
@@ -182,7 +185,7 @@ def test_words_fit_the_text_and_the_clip(rows: list[dict[str, Any]]):
         assert times[0] >= 0
         assert times[-1] <= seconds + 1e-4  # one float32 step of a few seconds, rounded up
         assert all(0.01 - 1e-6 <= word["end"] - word["start"] < 1.2 for word in words)
-        assert all(word["source"] and word["in_motion"] is None for word in words)
+        assert all(word["source"] and set(word["motion"].values()) == {None} for word in words)
 
 
 @pytest.mark.teaser
@@ -290,3 +293,16 @@ def test_the_wrong_words_are_heard_in_garbled(rows: list[dict[str, Any]], system
         heard = whisper.transcribe(Clip(systems_dir / "garbled" / f"{row['sample_id']}.mp4").speech.mono())
         # The texts share "of" at most.
         assert word_errors(row["transcript"]["text"], heard)["wer"] >= 0.8, (row["sample_id"], heard)
+
+
+def test_a_folder_made_again_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    """`datasets` 5 serves the old rows of a folder that was prepared before, unless its header says that it changed."""
+    found = []
+    for content in ("a" * 64, "b" * 64):
+        folder = tmp_path / content[0] / "jwb-dh-v1"
+        (folder / "evaluation").mkdir(parents=True)
+        table = pyarrow.table({"sample_id": [content[0]]})
+        pyarrow.parquet.write_table(table, folder / "evaluation" / "evaluation-00000-of-00001.parquet")
+        (folder / "README.md").write_text(teaser._card(content))
+        found.append(load_dataset(folder, split="evaluation", cache_dir=str(tmp_path / "cache"))["sample_id"][0])
+    assert found == ["a", "b"]

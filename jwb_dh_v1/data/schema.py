@@ -19,8 +19,10 @@ from jwb_dh_v1.errors import BadBox, SetupError
 if TYPE_CHECKING:
     from datasets import Features
 
-SCHEMA_VERSION = 1  # moves when a column changes its name, type or meaning; each row carries it
+SCHEMA_VERSION = 2  # moves when a column changes its name, type or meaning; each row carries it
 MEDIA = ("video", "audio")
+WORD_MOTION = ("body", "face", "hands")
+POSE = ("posture", "hand_gesture", "leg_stance")
 ANNOTATIONS = ("boxes", "box_scores", "keypoints", "mask_rle", "annotation_source")
 
 
@@ -31,8 +33,10 @@ def features() -> Features:
     - `sample_id`, `identity_id`: unique name of the clip; the same for all clips of one person.
     - `video`: MP4 bytes. `audio`: 16-bit WAV or FLAC bytes of the speech from the first frame on (as in the MP4).
     - `fps`, `num_frames`, `height`, `width`: of `video` as displayed.
-    - `motion_text`: the motion in words. `transcript`: the speech in words; each word with `start` and `end`, a `score`
-      in [0, 1] or null, the `source` of its times, and whether the person moves during it (null: not known).
+    - `video_sha256`: of the bytes in `video`, so that copies and damage are found without guessing.
+    - `motion_text`: the motion in words. `pose`: its parts where they are known: posture, hand gesture, leg stance.
+    - `transcript`: the speech in words; each word with `start` and `end`, a `score` in [0, 1] or null, the `source` of
+      its times, and `motion`: whether body, face and hands move during it (null: not known).
     - `boxes`, `box_scores`: per part and frame x1 y1 x2 y2 (null where not seen) and a score in [0, 1].
     - `keypoints`: [T, 133, 3] x, y, score in COCO-WholeBody order. `mask_rle`: the person, COCO run lengths per frame.
     - `annotation_source`: what made the three columns above, e.g. `mediapipe/1`.
@@ -47,7 +51,7 @@ def features() -> Features:
         "end": Value("float32"),
         "score": Value("float32"),
         "source": Value("string"),
-        "in_motion": Value("bool"),
+        "motion": {region: Value("bool") for region in WORD_MOTION},
     }
     transcript = {"text": Value("string"), "language": Value("string"), "words": List(word)}
     return Features(
@@ -56,12 +60,14 @@ def features() -> Features:
             "sample_id": Value("string"),
             "identity_id": Value("string"),
             "video": Video(decode=False),
+            "video_sha256": Value("string"),
             "audio": Audio(decode=False),
             "fps": Value("float32"),
             "num_frames": Value("int32"),
             "height": Value("int32"),
             "width": Value("int32"),
             "motion_text": Value("string"),
+            "pose": {part: Value("string") for part in POSE},
             "transcript": transcript,
             "boxes": {part: List(List(Value("float32"), length=4)) for part in PARTS},
             "box_scores": {part: List(Value("float32")) for part in PARTS},
@@ -88,13 +94,11 @@ def annotations_of(row: Mapping[str, Any]) -> Annotations | None:
         row: a row of the dataset; columns other than the annotations are not read.
 
     Raises:
-        SetupError: the row has a newer schema than this package.
+        SetupError: the row has another schema than this package.
         BadBox: columns that are not shaped as the schema says.
 
     """
-    version = row.get("schema_version")
-    if version is not None and version > SCHEMA_VERSION:
-        raise SetupError(f"The data have schema {version}, this package reads up to {SCHEMA_VERSION}: upgrade it.")
+    check_version(row.get("schema_version"))
     given = row.get("boxes") or {}
     boxes = {part: _boxes(part, given[part]) for part in PARTS if given.get(part) is not None}
     if not boxes:
@@ -118,6 +122,19 @@ def annotations_of(row: Mapping[str, Any]) -> Annotations | None:
         keypoints,
         None if masks is None else [{"size": list(m["size"]), "counts": m["counts"]} for m in masks],
     )
+
+
+def check_version(version: int | None) -> None:
+    """Refuse data of another schema.
+
+    Raises:
+        SetupError: says which, and what to do.
+
+    """
+    if version is None or version == SCHEMA_VERSION:
+        return
+    what = "upgrade jwb-dh-v1" if version > SCHEMA_VERSION else "make them again (`jwb-dh data pack`, `jwb-dh teaser`)"
+    raise SetupError(f"The data have schema {version}, this package reads {SCHEMA_VERSION}: {what}.")
 
 
 def _boxes(part: str, rows: Any) -> np.ndarray:

@@ -23,14 +23,14 @@ from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS, Detector, det
 from jwb_dh_v1.audio import Audio, decode_audio
 from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.data.folder import PARQUET, is_complete, write_manifest, write_text
-from jwb_dh_v1.data.schema import SCHEMA_VERSION, annotation_columns, features
+from jwb_dh_v1.data.schema import POSE, SCHEMA_VERSION, WORD_MOTION, annotation_columns, features
 from jwb_dh_v1.data.systems import make_systems as make_systems
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.nets.whisper import Whisper, load_tiny_en
 from jwb_dh_v1.video import read_frames, write_mp4
-from jwb_dh_v1.weights import FILES, resolve_all
+from jwb_dh_v1.weights import FILES, resolve_all, sha256_of
 
-VERSION = 1  # moves when any byte of the teaser can move
+VERSION = 2  # moves when any byte of the teaser can move
 MANIFEST = "teaser.json"
 RATE = 24000  # Hz: that of Obama's track; the read speech is brought down to it
 WHISPER = ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json")
@@ -105,7 +105,7 @@ def make_teaser(folder: Path, say: Callable[[str], None] = print) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     (folder / PARQUET).parent.mkdir(parents=True, exist_ok=True)
     _write_parquet(rows, folder / PARQUET)
-    write_text(folder / "README.md", _card())
+    write_text(folder / "README.md", _card(sha256_of(folder / PARQUET)))
     write_manifest(folder, MANIFEST, _facts(), [PARQUET, "README.md"])
     say(f"teaser: {(folder / PARQUET).stat().st_size / 1e6:.1f} MB written")
 
@@ -154,7 +154,10 @@ def make_row(cut: Cut, found: Mapping[str, Path], whisper: Whisper, boxes: Detec
         raise SetupError(f"{cut.sample_id} decodes to {len(clip)} frames, {cut.frames} were written.")
     annotations = boxes.detect([clip.frames], clip.fps, full=True)
     annotations.check(cut.frames, width, height)
-    words = [{**asdict(w), "source": WHISPER[0], "in_motion": None} for w in whisper.words(audio.mono(), cut.text)]
+    words = [
+        {**asdict(w), "source": WHISPER[0], "motion": dict.fromkeys(WORD_MOTION)}
+        for w in whisper.words(audio.mono(), cut.text)
+    ]
     file = FILES[cut.media]
     licence, provenance = file.licence, str(file.sources[0])
     provenance += f", frames {cut.first}-{cut.first + cut.frames - 1}"
@@ -166,12 +169,14 @@ def make_row(cut: Cut, found: Mapping[str, Path], whisper: Whisper, boxes: Detec
         "sample_id": cut.sample_id,
         "identity_id": cut.identity_id,
         "video": {"bytes": content, "path": f"{cut.sample_id}.mp4"},
+        "video_sha256": hashlib.sha256(content).hexdigest(),
         "audio": {"bytes": wav, "path": f"{cut.sample_id}.wav"},
         "fps": clip.fps,
         "num_frames": len(clip),
         "height": height,
         "width": width,
         "motion_text": cut.motion_text,
+        "pose": dict.fromkeys(POSE),
         "transcript": {"text": cut.text, "language": "en", "words": words},
         **annotation_columns(annotations),
         "speech": "muxed" if cut.spoken else "own",
@@ -220,8 +225,12 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _card() -> str:
-    """The README of the folder; its YAML header is what `datasets` reads."""
+def _card(content: str) -> str:
+    """The README of the folder; its YAML header is what `datasets` reads.
+
+    `datasets` 5 knows a prepared local folder by its name and this header alone: without the content's hash in it, a
+    folder made again (or another one of the name) gives the rows of the first.
+    """
     people = len({cut.identity_id for cut in CUTS})
     sources = "\n".join(
         f"| `{name}` | {FILES[name].sources[0]} | {FILES[name].licence} | `{FILES[name].sha256[:12]}` |"
@@ -236,6 +245,7 @@ tags: [video, audio, digital-human, avatar, benchmark]
 configs:
 - config_name: evaluation
   default: true
+  description: content sha256 {content}
   data_files: [{{split: evaluation, path: "evaluation/*.parquet"}}]
 ---
 
@@ -247,7 +257,7 @@ scores on them are for trying the tools, not for comparing with published ones.
 
 - `speech` is `own` where the person's voice is heard, `muxed` where read speech was laid onto a silent clip: its
   words are valid, its lip sync is not.
-- Word times are those of Whisper tiny.en for the given text. `in_motion` is not known (null).
+- Word times are those of Whisper tiny.en for the given text. `motion` is not known (null).
 - Boxes, key points and masks were found by the detector that `annotation_source` names; no one corrected them.
 
 | medium | from | licence as stated there | sha256 |
