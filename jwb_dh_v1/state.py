@@ -143,7 +143,9 @@ class Moments:
 
     def mean(self) -> np.ndarray:
         """float64 [d]."""
-        return self.sums()[0] / self.n / UNIT
+        first = self.first if self.rows is None else self.rows.sum(axis=0)
+        assert first is not None
+        return first / self.n / UNIT  # type: ignore[no-any-return]
 
     def covariance(self) -> np.ndarray:
         """float64 [d, d], unbiased (n - 1), as numpy.cov."""
