@@ -145,7 +145,7 @@ class Moments:
         """float64 [d]."""
         first = self.first if self.rows is None else self.rows.sum(axis=0)
         assert first is not None
-        return first / self.n / UNIT  # type: ignore[no-any-return]
+        return first / self.n / UNIT
 
     def covariance(self) -> np.ndarray:
         """float64 [d, d], unbiased (n - 1), as numpy.cov."""
