@@ -1,5 +1,5 @@
 # make demo   six stand-in systems of real people, scored under lite/1
-# make test   every test        make lint   ruff and mypy
+# make test   the tests (two at a time)      make test-all   also those of minutes      make lint   ruff and mypy
 # Each does all of its own set-up, says what it does, and does nothing twice.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEMS := copy recompressed blurred frozen swapped garbled
 
-.PHONY: demo test lint setup weights teaser clean
+.PHONY: demo test test-all lint setup weights teaser clean
 
 demo: teaser
 	@echo "== scoring six systems on three regions (resumes where it was stopped)"
@@ -15,7 +15,11 @@ demo: teaser
 
 test: teaser
 	@echo "== tests"
-	JWB_TEASER=$(CURDIR)/jwb-dh-v1 $(BIN)/python -m pytest
+	JWB_TEASER=$(CURDIR)/jwb-dh-v1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: teaser
+	@echo "== tests, also the slow ones"
+	JWB_TEASER=$(CURDIR)/jwb-dh-v1 $(BIN)/python -m pytest -n 2 --dist loadfile --run-slow
 
 lint: setup
 	$(BIN)/ruff check .
