@@ -322,7 +322,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take --weights files whose sha256 is not the table's; results say so",
     )
-    score.add_argument("--precision", default="fp32", help="fp32, or bf16 or fp16 for the feature networks")
+    score.add_argument(
+        "--precision", default="fp32", help="fp32; or bf16, fp16 for the networks of consistency, aesthetics, FID, FVD"
+    )
     score.add_argument(
         "--failures",
         default="protocol",

@@ -61,8 +61,8 @@ class Models:
         device: `cpu`, `cuda`, `cuda:1` or `auto` (CUDA where torch sees it).
         boxes: `mediapipe`, `dwpose`, or `annotations` (the boxes that came with the references).
         keypoints: whether the crops need key points (the paper protocol's do).
-        precision: `fp32`, or `bf16` or `fp16` for the feature networks (by torch's autocast). RAFT, AMT, ArcFace
-            and what runs outside torch stay in float32.
+        precision: `fp32`, or `bf16` or `fp16` for the networks of consistency, aesthetics, FID and FVD (torch's
+            autocast). The others, whose outputs are numbers to be read rather than directions, stay in float32.
 
     """
 
@@ -208,7 +208,7 @@ class Models:
         """MUSIQ (trained on SPAQ), for VBench's imaging quality."""
         from jwb_dh_v1.nets.musiq import load
 
-        return self._placed(load(self.weights["musiq-spaq"]))
+        return load(self.weights["musiq-spaq"]).to(self.device)
 
     @cached_property
     def inception_fid(self) -> torch.nn.Module:
@@ -260,7 +260,7 @@ class Models:
         """Deep3DFaceRecon's regression network: 257 coefficients of a face."""
         from jwb_dh_v1.nets.deep3d import load
 
-        return self._placed(load(self.weights["deep3d"]))
+        return load(self.weights["deep3d"]).to(self.device)
 
     @cached_property
     def face_mesh(self) -> Model:
