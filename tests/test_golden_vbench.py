@@ -92,15 +92,24 @@ def test_aesthetic_quality_equals_vbench(clip_l14, laion):
     check_features(found, expected)
 
 
-@pytest.mark.parametrize("name", NAMES[:-1])
-def test_aesthetic_frame_scores_equal_vbench(name, clip_l14, laion):
-    """Frames are scored one by one, so the last of each clip stands for the rest (a frame takes 1 to 2 s)."""
+def check_aesthetic(name, at, clip_l14, laion):
     expected = AESTHETIC["clips"][name]
-    at = [-1]
     sample = sample_of(frames_of(name, expected)[at], clip_l14=clip_l14, laion=laion)
     scores = np.array(expected["frame_score_before_div10"])[at]
     assert 10 * vbench.aesthetic_curve(sample) == pytest.approx(scores, abs=SCORE)
     check_features(vbench.clip_l14(sample.generated), expected, at)
+
+
+@pytest.mark.parametrize("name", NAMES[:-1])
+def test_aesthetic_frame_scores_equal_vbench(name, clip_l14, laion):
+    """Frames are scored one by one, so the last of each clip stands for the rest (a frame takes 1 to 2 s)."""
+    check_aesthetic(name, [-1], clip_l14, laion)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES[:-1])
+def test_aesthetic_scores_of_all_frames_equal_vbench(name, clip_l14, laion):
+    check_aesthetic(name, slice(None, -1), clip_l14, laion)
 
 
 # What a plausible implementation might do otherwise, seen on the first three frames of a clip.
