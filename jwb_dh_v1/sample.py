@@ -54,23 +54,30 @@ class Sample:
         if region in {"body", "speech"}:
             return [self]
         names = PARTS[region] if rule == "track" else (region,)
-        parts, reasons = [], []
+        shown, reasons = {}, []
         for part in names:
             try:
-                generated = _cut(self.generated, self.annotations(self.generated, same_boxes), part, rule)
+                shown[part] = _cut(self.generated, self.annotations(self.generated, same_boxes), part, rule)
             except NotApplicable as reason:
                 reasons.append(str(reason))
-                continue
-            reference = None
-            if self.reference is not None:
-                try:
-                    reference = _cut(self.reference, self.annotations(self.reference), part, rule)
-                except NotApplicable as reason:
-                    reasons.append(f"{reason} (in the reference)")
-            parts.append(replace(self, generated=generated, reference=reference))
-        if not parts:
+        if not shown:
             raise NotApplicable("; ".join(reasons))
-        return parts
+        # Detectors take one hand for the other: a hand whose counterpart is missing may meet the other one.
+        others = [part for part in names if part not in shown]
+        return [
+            replace(self, generated=generated, reference=self._counterpart([part, *others], rule))
+            for part, generated in shown.items()
+        ]
+
+    def _counterpart(self, parts: list[str], rule: Rule) -> Crop | None:
+        """The first of some parts that the reference shows."""
+        if self.reference is not None:
+            for part in parts:
+                try:
+                    return _cut(self.reference, self.annotations(self.reference), part, rule)
+                except NotApplicable:
+                    continue
+        return None
 
     def annotations(self, clip: Clip, same_boxes: bool = False) -> Annotations:
         """The boxes of one of this sample's clips as the plan says: its own by the plan's detector, or the reference's.

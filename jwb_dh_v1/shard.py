@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jwb_dh_v1.errors import JwbError, NotApplicable, SetupError, Unexpected
+from jwb_dh_v1.errors import JwbError, NotApplicable, SetupError, TooShort, TooSmall, Unexpected
 from jwb_dh_v1.metrics import Metric
 from jwb_dh_v1.models import Models
 from jwb_dh_v1.plan import Cell, Plan
@@ -150,6 +150,9 @@ def _measure(metric: Metric, parts: list[Sample], row: Row) -> tuple[Row, State]
     skipped: JwbError | None = None
     for part in parts:
         found = _attempt(lambda part=part: metric.sample(part))  # type: ignore[misc]
+        if isinstance(found, TooShort | TooSmall) and part.generated is not part.generated.root:
+            # A part that is in view too briefly, or too small, says nothing against the clip.
+            found = NotApplicable(f"{type(found).__name__}: {found}")
         if isinstance(found, NotApplicable):
             skipped = found
         elif isinstance(found, JwbError):

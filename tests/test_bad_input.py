@@ -123,7 +123,7 @@ def of(rows, sample, metric, region="body"):
 def test_every_row_is_there_and_typed(rows, weird):
     samples = {row.sample_id for row in rows}
     assert samples == {*weird, "good0", "good1", "wrong_box"}
-    assert len({(r.sample_id, r.metric, r.region) for r in rows}) == len(rows) == len(samples) * (6 * 3 + 1 + 1)
+    assert len({(r.sample_id, r.metric, r.region) for r in rows}) == len(rows) == len(samples) * (8 * 3 + 3)
     for row in rows:
         assert row.status in {"ok", "skipped", "failed"}
         assert row.error != "Unexpected", row

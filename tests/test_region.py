@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from media import moving
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.annotate import Annotations
@@ -146,3 +147,25 @@ class SeesNothing:
     def detect(self, chunks, fps, *, full=False):
         frames = sum(len(chunk) for chunk in chunks)
         return Annotations({"face": np.full((frames, 4), np.nan, np.float32)}, {"face": np.zeros(frames)}, self.name)
+
+
+class Planted:
+    """A detector with known answers: the hand is called left in the first clip it sees and right in the second."""
+
+    name = "planted/1"
+
+    def __init__(self):
+        self.names = iter(["left_hand", "right_hand"])
+
+    def detect(self, chunks, fps, *, full=False):
+        length = sum(len(chunk) for chunk in chunks)
+        box = np.tile(np.array([20, 20, 60, 60], np.float32), (length, 1))
+        return Annotations({next(self.names): box}, {}, self.name)
+
+
+def test_a_hand_taken_for_the_other_one_keeps_its_counterpart():
+    models = Models(device="cpu")
+    models.detector = Planted()
+    made, real = (Clip(moving(20, 128, 96, seed=n), models=models) for n in (0, 1))
+    (part,) = Sample("a", made, real).crop("hands")
+    assert (part.generated.part, part.reference.part) == ("left_hand", "right_hand")

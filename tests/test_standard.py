@@ -71,7 +71,7 @@ def check(out, files, protocol, metrics, lost):
     assert [cell.metric for cell in result.scores] == [m for m in metrics for r in table[m].regions if r != "speech"]
     for cell in result.scores:
         rows = [row for row in result.rows() if (row.metric, row.region) == (cell.metric, cell.region)]
-        if (cell.metric, cell.region) not in lost:
+        if cell.region not in lost:
             assert cell.value is not None and np.isfinite(cell.value) and cell.n > 0, rows
         assert cell.failed == 0, rows
         for name in table[cell.metric].weights:
@@ -88,9 +88,10 @@ def check(out, files, protocol, metrics, lost):
 def test_standard_runs_from_files_to_results(folders, files, tmp_path):
     metrics = [name for name in PROTOCOLS["standard"].metrics if name != "aesthetic_quality"]
     assert run(folders, files, tmp_path / "run", "--metrics", *metrics) == 0
-    result = check(tmp_path / "run", files, "standard/1", metrics, lost={("fvd", "hands")})
-    # One hand in ten frames: a clip's FVD has no variance of one clip.
-    assert (result["fvd", "hands"].n, result["fvd", "hands"].value) == (1, None)
+    result = check(tmp_path / "run", files, "standard/1", metrics, lost={"hands"})
+    # A hand is seen in one of the two clips, or by a hair in none; then that is said.
+    for cell in result.scores:
+        assert cell.region != "hands" or cell.n + cell.skipped == 2
     # The same functions on the same networks, added by hand: only the order of rounding could differ.
     models, by_hand, subject = Models(files, "cpu"), None, []
     for name in ("obama-2", "pyfeat-1"):
@@ -116,18 +117,17 @@ def test_aesthetic_quality_runs_from_files_to_results(folders, files, tmp_path):
 @pytest.mark.teaser
 def test_paper_runs_from_files_to_results(folders, files, tmp_path):
     metrics = [name for name in PROTOCOLS["paper"].metrics if name != "aesthetic_quality"]
-    assert run(folders, files, tmp_path / "run", "--protocol", "paper", "--metrics", *metrics) in {0, 1}
+    assert run(folders, files, tmp_path / "run", "--protocol", "paper", "--metrics", *metrics) == 0
     result = Result.load(tmp_path / "run")
     for cell in result.scores:
         if cell.region == "body":
             assert cell.value is not None and np.isfinite(cell.value) and (cell.n, cell.failed) == (2, 0)
     assert {cell.failures for cell in result.scores if cell.metric in {"fid", "ssim", "csim"}} == {"strict"}
     assert result["motion_smoothness", "body"].failures == "zero"
-    # The authors' crops may be smaller than RAFT and AMT can take: then those cells fail, typed, and count as 0.
-    small = [row for row in result.rows() if row.error]
-    assert {row.error for row in small} <= {"TooSmall", "NotApplicable"}, small
+    # The authors' crops may be smaller than RAFT and AMT can take: then those cells are skipped, and count as 0.
+    assert {row.status for row in result.rows()} <= {"ok", "skipped"}
     for cell in result.scores:
-        if cell.metric in {"motion_smoothness", "dynamic_degree"} and cell.failed and cell.n:
+        if cell.metric in {"motion_smoothness", "dynamic_degree"} and cell.skipped and cell.n:
             values = [row.value for row in result.rows() if (row.metric, row.region) == (cell.metric, cell.region)]
             assert cell.value == pytest.approx(sum(v or 0 for v in values) / len(values), rel=1e-12)
 
