@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from jwb_dh_v1.benchmark import score as score
     from jwb_dh_v1.clip import Clip as Clip
+    from jwb_dh_v1.data.generate import generate as generate
     from jwb_dh_v1.data.load import load_dataset as load_dataset
     from jwb_dh_v1.metrics import PROTOCOLS as PROTOCOLS
     from jwb_dh_v1.results import Result as Result
@@ -23,10 +24,11 @@ _HOME = {
     "PROTOCOLS": "jwb_dh_v1.metrics",
     "Result": "jwb_dh_v1.results",
     "Sample": "jwb_dh_v1.sample",
+    "generate": "jwb_dh_v1.data.generate",
     "load_dataset": "jwb_dh_v1.data.load",
     "score": "jwb_dh_v1.benchmark",
 }
-__all__ = ["PROTOCOLS", "Clip", "Result", "Sample", "__version__", "load_dataset", "score"]
+__all__ = ["PROTOCOLS", "Clip", "Result", "Sample", "__version__", "generate", "load_dataset", "score"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jwb_dh_v1 import __version__
+from jwb_dh_v1.cli_data import add_commands
 from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, WrongHash
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   jwb-dh teaser --out jwb-dh-v1 --systems systems    make a small real dataset and six stand-in systems
   jwb-dh score videos/ --data jwb-dh-v1 --protocol lite --out runs/mine
   jwb-dh score systems/* --data jwb-dh-v1 --protocol lite --out runs/demo
+  jwb-dh data pack clips/ --out my-data              make a dataset of your own clips (see `jwb-dh data --help`)
   jwb-dh report runs/mine                            print the table and write report.html again
 """
 
@@ -351,6 +353,8 @@ def _parser() -> argparse.ArgumentParser:
     reconcile.add_argument("--cells", action="store_true", help="show all 288 cells, not only those that differ")
     reconcile.set_defaults(run=_reconcile)
 
+    add_commands(commands)
+
     weights = commands.add_parser("weights", help="list, fetch or verify weights and media")
     weights.add_argument("action", choices=["list", "fetch", "verify"])
     weights.add_argument("names", nargs="*", metavar="NAME", help="some files only")
@@ -378,5 +382,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def console() -> None:
+    """`main` as a program of its own.
+
+    It leaves without taking the interpreter down in order: threads of a Hub stream that is no longer read abort that
+    now and then ("terminate called without an active exception", huggingface/datasets#7566), after all work is done.
+    """
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -116,6 +116,9 @@ def check(results, moves, each=PEOPLE):
             assert expected > 0
             assert [(cell.n, cell.failed) for cell in cells] == [(expected, 0)] * len(cells), (metric, region)
             values = [cell.value for cell in cells]
+            if metric == "fvd" and expected == 1:  # one clip gives one feature, which has no variance
+                assert values == [None] * len(cells)
+                continue
             assert all(right(a, b) for a, b in pairwise(values)), (metric, region, way, values)
             if metric in {"ssim", "psnr"}:
                 for name in each:
@@ -219,11 +222,13 @@ def test_expression_is_lost_with_detail(people, models, tmp_path):
 
 def test_a_shifted_video(people, models, real):
     """The generated clip runs ahead of the reference by 1, 3, 8 frames."""
-    moves = {"ssim": ("falls", ALL), "psnr": ("falls", ALL), "csim": ("falls", "face"), "fid": ("rises", ALL)}
+    moves = {"ssim": ("falls", ALL), "psnr": ("falls", ALL), "fid": ("rises", ALL)}
     results = [real]
     for shift in (1, 3, 8):
-        results.append(run(models, {w: p.clip(shift) for w, p in people.items()}, people, moves))
+        results.append(run(models, {w: p.clip(shift) for w, p in people.items()}, people, [*moves, "csim"]))
     check(results, moves)
+    # The same face: what dlib sees changes at once and then hardly more (seen .928, .929, .889).
+    assert max(result["csim", "face"].value for result in results[1:]) < 0.99 < real["csim", "face"].value
     # FID sees the frames that came and went, less than it sees the lightest blur (seen: 21 against 38).
     worst = results[-1]["fid", "body"].value
     light = run(models, {w: p.clip(frames=blurred(p.frames[:FRAMES], 1, None)) for w, p in people.items()},

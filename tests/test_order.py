@@ -4,6 +4,7 @@ import pytest
 
 from jwb_dh_v1 import score
 from jwb_dh_v1.data.pairs import pair
+from jwb_dh_v1.metrics import identity
 
 pytestmark = pytest.mark.teaser
 SYSTEMS = ("copy", "recompressed", "blurred", "frozen", "swapped", "garbled")
@@ -18,9 +19,11 @@ def results(teaser_dir, systems_dir):
 
     models = Models(resolve_all(make_plan("lite").weights), "cpu")
     found = {}
-    for name in SYSTEMS:
-        samples = pair(systems_dir / name, teaser_dir)
-        found[name] = score(samples, protocol="lite", device="cpu", models=models, name=name, data=samples.data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identity, "FRAMES", 4)  # moments that CSIM looks at, not 16: dlib takes a third of the time
+        for name in SYSTEMS:
+            samples = pair(systems_dir / name, teaser_dir)
+            found[name] = score(samples, protocol="lite", device="cpu", models=models, name=name, data=samples.data)
     return found
 
 
@@ -34,7 +37,9 @@ def test_everything_is_scored(results):
         for cell in result.scores:
             assert cell.failed == 0
             assert cell.n + cell.skipped == 8
-            if cell.region != "hands":  # hands are seen in some clips only, and coverage says so
+            if cell.metric == "e_fid":  # the face mesh reads no face in some of what is heavily blurred
+                assert cell.n >= (4 if name == "blurred" else 8), (name, cell)
+            elif cell.region != "hands":  # hands are seen in some clips only, and coverage says so
                 assert cell.n == 8, (name, cell)
     assert results["copy"]["ssim", "hands"].n >= 2
 

@@ -110,13 +110,14 @@ def test_an_unreachable_repository_says_what_to_do(tmp_path: Path):
 @pytest.mark.teaser
 def test_datasets_opens_it_without_us(teaser_dir: Path, tmp_path: Path):
     code = """
-import json, sys, datasets
+import json, os, sys, datasets
 whole = datasets.load_dataset("jwb-dh-v1")
 rows = whole["evaluation"]
 stream = datasets.load_dataset("jwb-dh-v1", "evaluation", split="evaluation", streaming=True, columns=["sample_id"])
 print(json.dumps({
     "splits": list(whole), "columns": rows.column_names, "ids": rows["sample_id"][:], "streamed": list(stream),
-    "video": rows.features["video"].decode, "us": any(name.startswith("jwb") for name in sys.modules)}))
+    "video": rows.features["video"].decode, "us": any(name.startswith("jwb") for name in sys.modules)}), flush=True)
+os._exit(0)  # threads of a stream now and then abort the interpreter's end (huggingface/datasets#7566)
 """
     environment = {"PATH": "", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(

@@ -9,7 +9,6 @@ redistributed; the cuts below fall into pauses of the speech, found with Whisper
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,14 +22,16 @@ from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS, Detector, det
 from jwb_dh_v1.audio import Audio, decode_audio
 from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.data.folder import PARQUET, is_complete, write_manifest, write_text
-from jwb_dh_v1.data.schema import POSE, SCHEMA_VERSION, WORD_MOTION, annotation_columns, features
+from jwb_dh_v1.data.pack import config_header
+from jwb_dh_v1.data.parquet import write_rows
+from jwb_dh_v1.data.schema import POSE, SCHEMA_VERSION, WORD_MOTION, annotation_columns
 from jwb_dh_v1.data.systems import make_systems as make_systems
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.nets.whisper import Whisper, load_tiny_en
 from jwb_dh_v1.video import read_frames, write_mp4
 from jwb_dh_v1.weights import FILES, resolve_all, sha256_of
 
-VERSION = 2  # moves when any byte of the teaser can move
+VERSION = 3  # moves when any byte of the teaser can move
 MANIFEST = "teaser.json"
 RATE = 24000  # Hz: that of Obama's track; the read speech is brought down to it
 WHISPER = ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json")
@@ -104,7 +105,7 @@ def make_teaser(folder: Path, say: Callable[[str], None] = print) -> None:
         say(f"teaser: {cut.sample_id}: {cut.frames} frames, “{cut.text}”")
     (folder / MANIFEST).unlink(missing_ok=True)
     (folder / PARQUET).parent.mkdir(parents=True, exist_ok=True)
-    _write_parquet(rows, folder / PARQUET)
+    write_rows(rows, folder / PARQUET)
     write_text(folder / "README.md", _card(sha256_of(folder / PARQUET)))
     write_manifest(folder, MANIFEST, _facts(), [PARQUET, "README.md"])
     say(f"teaser: {(folder / PARQUET).stat().st_size / 1e6:.1f} MB written")
@@ -203,34 +204,8 @@ def _decoded(source: Path | bytes, name: str) -> Audio:
     return audio
 
 
-def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
-    """Rows as `schema.features` says, bytes inside; through Arrow, as `Audio.encode_example` asks for torchcodec."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    schema = features().arrow_schema  # its metadata tell `datasets` the features
-    columns = []
-    for field in schema:
-        values = [row[field.name] for row in rows]
-        if isinstance(field.type, pa.ExtensionType):  # key points
-            nested = [None if value is None else value.tolist() for value in values]
-            columns.append(pa.ExtensionArray.from_storage(field.type, pa.array(nested, field.type.storage_type)))
-        else:
-            columns.append(pa.array(values, field.type))
-    partial = path.with_name(f".{os.getpid()}.part")
-    try:
-        parquet.write_table(pa.Table.from_arrays(columns, schema=schema), partial, write_page_index=True)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _card(content: str) -> str:
-    """The README of the folder; its YAML header is what `datasets` reads.
-
-    `datasets` 5 knows a prepared local folder by its name and this header alone: without the content's hash in it, a
-    folder made again (or another one of the name) gives the rows of the first.
-    """
+    """The README of the folder; its YAML header is what `datasets` reads."""
     people = len({cut.identity_id for cut in CUTS})
     sources = "\n".join(
         f"| `{name}` | {FILES[name].sources[0]} | {FILES[name].licence} | `{FILES[name].sha256[:12]}` |"
@@ -243,10 +218,7 @@ language: [en]
 size_categories: [n<1K]
 tags: [video, audio, digital-human, avatar, benchmark]
 configs:
-- config_name: evaluation
-  default: true
-  description: content sha256 {content}
-  data_files: [{{split: evaluation, path: "evaluation/*.parquet"}}]
+{config_header("evaluation", "evaluation", "evaluation/*.parquet", content, default=True)}
 ---
 
 # JWB-DH-V1 teaser
