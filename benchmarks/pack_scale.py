@@ -50,10 +50,11 @@ def make(folder: Path, count: int) -> None:
 
 
 def step_list(clips: str) -> dict[str, object]:
-    from jwb_dh_v1.data.pack import _Index, items_in
+    from jwb_dh_v1.data.index import Index
+    from jwb_dh_v1.data.rows import items_in
 
     with tempfile.TemporaryDirectory(dir=Path(clips).parent) as room:
-        index = _Index(Path(room) / "items.sqlite")
+        index = Index(Path(room) / "items.sqlite")
         index.add(items_in(clips))
         index.assign({"evaluation": None})
         ((_, rows, _),) = index.splits()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jwb_dh_v1 import __version__
-from jwb_dh_v1.cli_data import add_commands
+from jwb_dh_v1.cli_data import add_commands, counting
 from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, WrongHash
 
 if TYPE_CHECKING:
@@ -171,36 +171,11 @@ def _score(args: argparse.Namespace) -> int:
 def _score_one(
     args: argparse.Namespace, folder: Path, samples: Any, out: Path, models: Any, given: dict[str, Path], console: Any
 ) -> Result:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from jwb_dh_v1.benchmark import score
     from jwb_dh_v1.results.report import write_report
     from jwb_dh_v1.results.tables import print_table
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("elapsed"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
-        task = progress.add_task(folder.name, total=samples.size, rate="")
-
-        def on_sample(name: str) -> None:
-            speed = progress.tasks[task].speed
-            progress.update(task, advance=1, rate=f"{60 * speed:.1f} clips/min" if speed else "")
-
+    with counting(folder.name, samples.size, "clips", console) as on_sample:
         result = score(
             samples,
             args.metrics,

@@ -13,7 +13,9 @@ SHAPE = argparse.RawDescriptionHelpFormatter
 
 
 @contextmanager
-def _counting(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
+def counting(
+    what: str, total: int | None = None, unit: str = "clips", console: Any = None
+) -> Iterator[Callable[[str], None]]:
     """A progress bar with rate and time left; the yielded function takes the name of each thing that is done."""
     from rich.progress import (
         BarColumn,
@@ -26,12 +28,12 @@ def _counting(what: str, total: int | None = None) -> Iterator[Callable[[str], N
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
                TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, speed_estimate_period=120) as progress:
+    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
         task = progress.add_task(what, total=total, rate="")
 
         def done(name: str) -> None:
             speed = progress.tasks[task].speed
-            progress.update(task, advance=1, rate=f"{speed:.1f}/s" if speed else "")
+            progress.update(task, advance=1, rate=f"{60 * speed:.1f} {unit}/min" if speed else "")
 
         yield done
 
@@ -73,7 +75,7 @@ def _pack(args: argparse.Namespace) -> int:
     else:
         columns = {"licence": args.licence} if args.licence else None
         items = items_in(args.folder, columns)
-    with _counting("packing") as done:
+    with counting("packing") as done:
         manifest = pack(
             items, args.out, splits=_fractions(args.splits), shards=_numbers(args.shards), workers=args.workers,
             title=args.title, on_item=lambda name, failure: done(name),
@@ -90,7 +92,7 @@ def _check(args: argparse.Namespace) -> int:
 
     from jwb_dh_v1.data.check import check, print_report
 
-    with _counting("checking files") as done:
+    with counting("checking", unit="files") as done:
         report = check(args.folder, decode=args.decode, workers=args.workers, on_file=lambda name, at, of: done(name))
     print_report(report, Console())
     return 0 if report.ok else 1
@@ -132,7 +134,7 @@ def _annotate(args: argparse.Namespace) -> int:
     from jwb_dh_v1.annotate.coverage import print_coverage
     from jwb_dh_v1.annotate.folder import annotate
 
-    with _counting("annotating") as done:
+    with counting("annotating") as done:
         coverage = annotate(
             args.folder, args.out, boxes=args.boxes, speech=not args.no_speech, workers=args.workers,
             on_clip=lambda clip: done(clip.name),

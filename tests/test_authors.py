@@ -11,12 +11,12 @@ from jwb_dh_v1.errors import DataNotFound, SetupError
 
 HEADER = "模型号,视频类型,原视频地址,Groundtruth视频地址,备注,分辨率,unmatched"
 LINES = [
-    "1,body,/root/x/1/video1.mp4,/root/x/gt_test/a/video1.mp4,,,0",
-    "4-mp4,body,/root/x/4-mp4/video1.mp4,/root/x/gt_test/a/video1.mp4,,,1",
-    "1,face,/root/x/face_videos_v5/1-video1-face-v5.mp4,/root/x/face_videos_v5/a_video1_face.mp4,,,",
+    "1,body,/data/x/1/video1.mp4,/data/x/gt_test/a/video1.mp4,,,0",
+    "4-mp4,body,/data/x/4-mp4/video1.mp4,/data/x/gt_test/a/video1.mp4,,,1",
+    "1,face,/data/x/face_videos_v5/1-video1-face-v5.mp4,/data/x/face_videos_v5/a_video1_face.mp4,,,",
     "1,body,C:\\x\\1\\video2.mp4,C:\\x\\gt_test\\a\\video2.mp4,,,1",
-    "2,hand,/root/x/hand_videos_v5/2-video2-hand-v5.mp4,/root/x/hand_videos_v5/a_video2_hand.mp4,,,1.0",
-    "1,body,/root/x/1/video9.mp4,/root/x/gt_test/z/video9.mp4,,",
+    "2,hand,/data/x/hand_videos_v5/2-video2-hand-v5.mp4,/data/x/hand_videos_v5/a_video2_hand.mp4,,,1.0",
+    "1,body,/data/x/1/video9.mp4,/data/x/gt_test/z/video9.mp4,,",
     "",
 ]
 CLIPS = ("gt_test/a/video1.mp4", "gt_test/a/video2.mp4", "gt_test/b_c/video1.MP4")
@@ -67,7 +67,7 @@ def test_the_table_is_read_in_any_encoding(root: Path, encoding: str):
     assert "matched in 0 of 2 lines, unmatched=1 for 1 body, 2 hand" in two.columns["provenance"]
     assert "revised_1.csv: not named" in three.columns["provenance"]
     assert any(line.startswith("groundtruth_results_revised_1.csv: 6 lines, 3 unmatched") for line in said)
-    assert any("1 name clips that are not here, e.g. /root/x/gt_test/z/video9.mp4" in line for line in said)
+    assert any("1 name clips that are not here, e.g. /data/x/gt_test/z/video9.mp4" in line for line in said)
 
 
 def test_only_clips_that_no_line_matches_are_dropped(root: Path):

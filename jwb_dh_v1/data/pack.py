@@ -12,9 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
-import re
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,180 +22,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from jwb_dh_v1.data.columns import BadAnnotation
 from jwb_dh_v1.data.folder import write_text
+from jwb_dh_v1.data.index import Index, key_of
 from jwb_dh_v1.data.items import Item
+from jwb_dh_v1.data.manifest import MANIFEST, SPLIT, Failure, Manifest, readme, shard_count, shard_name
 from jwb_dh_v1.data.parquet import WRITER, Written, record_batch, write_rows
-from jwb_dh_v1.data.readers import BadAnnotation
-from jwb_dh_v1.data.rows import blob, row_of
 from jwb_dh_v1.data.rows import items_in as items_in
+from jwb_dh_v1.data.rows import row_of
 from jwb_dh_v1.data.schema import SCHEMA_VERSION
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, JwbError, PlanMismatch, SetupError, Unexpected
 from jwb_dh_v1.weights import sha256_of
 
-MANIFEST = "manifest.json"
 STATE = ".packing"
-SPLIT = "evaluation"
-PER_FOLDER = 1024  # files; the Hub refuses 10,000
-
-
-# ------------------------------------------------------------------------------------------------------------ splits
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A clip that is not in the dataset, and why: the type of the error and its message."""
-
-    sample_id: str
-    video: str
-    error: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a packed folder holds: facts of each file by its path, and the clips that failed."""
-
-    files: Mapping[str, Written]
-    failed: tuple[Failure, ...] = ()
-    schema_version: int = SCHEMA_VERSION
-
-    @property
-    def rows(self) -> int:
-        """Rows in all files."""
-        return sum(file.rows for file in self.files.values())
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all files."""
-        return sum(file.bytes for file in self.files.values())
-
-    def splits(self) -> dict[str, dict[str, Written]]:
-        """The files of each split (the first folder of their path)."""
-        found: dict[str, dict[str, Written]] = {}
-        for path, file in self.files.items():
-            found.setdefault(path.split("/")[0], {})[path] = file
-        return found
-
-    def to_json(self) -> str:
-        """The text of `manifest.json`; the same for the same rows."""
-        totals = {
-            split: {"files": len(files), "rows": sum(f.rows for f in files.values())}
-            | {"bytes": sum(f.bytes for f in files.values())}
-            for split, files in self.splits().items()
-        }
-        content = {
-            "schema_version": self.schema_version,
-            "rows": self.rows,
-            "bytes": self.bytes,
-            "splits": totals,
-            "files": {path: asdict(file) for path, file in self.files.items()},
-            "failed": [asdict(failure) for failure in self.failed],
-        }
-        return json.dumps(content, indent=1) + "\n"
-
-
-def shard_count(rows: int, mean_bytes: float) -> int:
-    """How many files a split is cut into: 2^k or 3 * 2^k, so that most numbers of nodes and workers divide it.
-
-    192 for 20,000 clips of 3 MB (312 MB a file), 6144 for 2 million (1 GB a file): files grow with the fourth root of
-    the whole, between few files and enough of them for everyone who reads. A file has 64 rows at least.
-
-    Args:
-        rows: number of clips.
-        mean_bytes: mean size of a clip.
-
-    """
-    wanted = 190 * (rows * mean_bytes / 60e9) ** 0.75
-    ladder: list[int] = sorted({2**k for k in range(15)} | {3 * 2**k for k in range(13)})
-    fitting = [count for count in ladder if count <= max(rows // 64, 1)]
-    return next((count for count in fitting if count >= wanted), fitting[-1])
-
-
-def shard_name(split: str, number: int, count: int) -> str:
-    """The path of a shard in the dataset; more than 1,024 files go into sub-folders of so many."""
-    folder = split if count <= PER_FOLDER else f"{split}/{number // PER_FOLDER:03d}"
-    return f"{folder}/{split}-{number:05d}-of-{count:05d}.parquet"
-
-
-class _Index:
-    """All items of a pack, on disk in the order of their hashes: memory stays flat in their number."""
-
-    def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self.db = sqlite3.connect(path)
-        self.db.execute("pragma journal_mode = off")
-        self.db.execute("pragma synchronous = off")
-        self.db.execute(
-            "create table item (key blob primary key, person blob, split text, size int, item blob) without rowid"
-        )
-
-    def add(self, items: Iterable[Item]) -> list[Failure]:
-        """Take up the items; those whose name is there already are failures."""
-        twice = []
-        for item in items:
-            person = hashlib.sha256(blob(item.identity_id)).digest()
-            try:
-                size = item.video.stat().st_size
-            except (OSError, ValueError):  # found out when the row is made
-                size = 0
-            record = (_key(item.sample_id), person, item.split, size, pickle.dumps(item))
-            if not self.db.execute("insert or ignore into item values (?, ?, ?, ?, ?)", record).rowcount:
-                message = "sample_id is there twice; rename one of the two files"
-                twice.append(Failure(item.sample_id, item.video.name, BadAnnotation.__name__, message))
-        return twice
-
-    def assign(self, splits: Mapping[str, float | None]) -> None:
-        """Give every item without a split that of its person, or the first one that is not full.
-
-        Persons come in the order of their hashes.
-        """
-        given = {split for (split,) in self.db.execute("select distinct split from item where split is not null")}
-        for split in sorted(given | set(splits)):
-            if not re.fullmatch(r"[A-Za-z0-9_]+", split):  # a folder's name, and a split's for `datasets`
-                raise SetupError(f"A split is named {split!r}; use letters, digits and _ only.")
-        self.db.execute("create index by_person on item (person)")
-        leak = self.db.execute(
-            "select item, group_concat(distinct split) from item where split is not null group by person "
-            "having count(distinct split) > 1"
-        ).fetchone()
-        if leak:
-            raise SetupError(
-                f"The person {pickle.loads(leak[0]).identity_id!r} is in several splits ({leak[1]}): splits must not "
-                "share persons."
-            )
-        db = self.db
-        db.execute("create table person (person blob primary key, split text, clips int) without rowid")
-        db.execute("insert into person select person, max(split), count(*) from item group by person")
-        db.execute("create table chosen (person blob primary key, split text) without rowid")
-        have = dict(db.execute("select split, sum(clips) from person where split is not null group by split"))
-        total = db.execute("select count(*) from item").fetchone()[0]
-        most = {name: size * total if size is not None and size < 1 else size for name, size in splits.items()}
-        for person, clips in db.execute("select person, clips from person where split is null order by person"):
-            open_ = (name for name, size in most.items() if size is None or have.get(name, 0) < size)
-            name = next(open_, list(splits)[-1])
-            have[name] = have.get(name, 0) + clips
-            db.execute("insert into chosen values (?, ?)", [person, name])
-        db.execute(
-            "update item set split = coalesce((select split from person where person = item.person), "
-            "(select split from chosen where person = item.person))"
-        )
-
-    def splits(self) -> list[tuple[str, int, float]]:
-        """(split, number of clips, mean bytes of a clip)."""
-        query = "select split, count(*), avg(size) from item group by split order by split"
-        return list(self.db.execute(query))
-
-    def items(self, split: str) -> Iterator[Item]:
-        """The items of a split in their order."""
-        for (item,) in self.db.execute("select item from item where split = ? order by key", [split]):
-            yield pickle.loads(item)
-
-
-def _key(sample_id: str) -> bytes:
-    return hashlib.sha256(blob(sample_id)).digest()
-
-
-# -------------------------------------------------------------------------------------------------------------- pack
 
 
 @dataclass(frozen=True)
@@ -267,7 +103,7 @@ def pack(
     if any(count < 1 for count in counts.values()):
         raise SetupError(f"A split needs one shard at least, not {min(counts.values())}.")
     with _locked(place):
-        index = _Index(place / STATE / "items.sqlite")
+        index = Index(place / STATE / "items.sqlite")
         with closing(index.db):
             failed = index.add(items)
             index.assign(splits or {SPLIT: None})
@@ -287,9 +123,9 @@ def pack(
                 for name in done.names:
                     _tell(on_item, name, wrong.get(name))
         (place / STATE / "items.sqlite").unlink()
-        failed.sort(key=lambda failure: (_key(failure.sample_id), failure.video))
+        failed.sort(key=lambda failure: (key_of(failure.sample_id), failure.video))
         manifest = Manifest({name: files[name] for name in sorted(files)}, tuple(failed))
-        write_text(place / "README.md", _card(manifest, title))
+        write_text(place / "README.md", readme(manifest, title))
         write_text(place / MANIFEST, manifest.to_json())
     return manifest
 
@@ -329,7 +165,7 @@ def _clear(place: Path, names: set[str]) -> None:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
 
 
-def _jobs(place: Path, index: _Index, plan: Mapping[str, tuple[int, int]]) -> Iterator[_Job]:
+def _jobs(place: Path, index: Index, plan: Mapping[str, tuple[int, int]]) -> Iterator[_Job]:
     for split, (rows, count) in plan.items():
         items = index.items(split)
         for number in range(count):
@@ -447,52 +283,3 @@ def _maker() -> tuple[object, ...]:
     from jwb_dh_v1 import __version__
 
     return __version__, SCHEMA_VERSION, WRITER, version("pyarrow"), version("av")
-
-
-# -------------------------------------------------------------------------------------------------------------- card
-
-
-def config_header(name: str, split: str, path: str, content: str, default: bool = False) -> str:
-    """One entry of `configs` in the YAML header that `datasets` reads.
-
-    `datasets` 5 knows a prepared local folder by its name and this header alone: without the content's hash in it, a
-    folder made again (or another one of the name) gives the rows of the first.
-
-    Args:
-        name: of the configuration.
-        split: its only split.
-        path: glob of its files.
-        content: a sha256 that moves when a file does.
-        default: whether it is the one that is loaded without a name.
-
-    """
-    return (
-        f"- config_name: {name}\n"
-        + ("  default: true\n" if default else "")
-        + f"  description: content sha256 {content}\n"
-        + f'  data_files: [{{split: {split}, path: "{path}"}}]'
-    )
-
-
-def _card(manifest: Manifest, title: str) -> str:
-    splits = manifest.splits()
-    default = SPLIT if SPLIT in splits else min(splits)
-    configs, lines = [], []
-    for split, files in splits.items():
-        content = hashlib.sha256("".join(f"{path} {file.sha256}\n" for path, file in files.items()).encode())
-        glob = f"{split}/*/*.parquet" if len(files) > PER_FOLDER else f"{split}/*.parquet"
-        named = SPLIT if split == "teaser" else split
-        configs.append(config_header(split, named, glob, content.hexdigest(), split == default))
-        size = sum(file.bytes for file in files.values()) / 1e9
-        lines.append(f"| `{split}` | {sum(file.rows for file in files.values())} | {len(files)} | {size:.3f} GB |")
-    sizes = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
-    category = next((name for most, name in sizes if manifest.rows < most), "10M<n<100M")
-    return "\n".join(
-        [
-            *("---", f"pretty_name: {title}", "license: other", f"size_categories: [{category}]"),
-            *("tags: [video, audio, digital-human, avatar, benchmark]", "configs:", *configs, "---", ""),
-            *(f"# {title}", "", "| configuration | clips | files | size |", "|---|---|---|---|", *lines, ""),
-            f"Packed by jwb-dh-v1 (schema {SCHEMA_VERSION}); `manifest.json` holds the sha256 of every file.",
-            f"{len(manifest.failed)} clips could not be packed; the manifest says why." if manifest.failed else "",
-        ]
-    )

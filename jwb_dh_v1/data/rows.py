@@ -14,9 +14,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from jwb_dh_v1.data.columns import BadAnnotation, checked
 from jwb_dh_v1.data.items import Item
 from jwb_dh_v1.data.pairs import VIDEOS
-from jwb_dh_v1.data.readers import BadAnnotation, checked, load_json, read_annotations
+from jwb_dh_v1.data.readers import load_json, read_annotations
 from jwb_dh_v1.data.rules import row_problems
 from jwb_dh_v1.data.schema import POSE, SCHEMA_VERSION, annotation_columns, features
 from jwb_dh_v1.errors import BadAudio, BadBox, DataNotFound, SetupError, Unreadable, VariableFrameRate

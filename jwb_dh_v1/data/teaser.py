@@ -22,7 +22,7 @@ from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS, Detector, det
 from jwb_dh_v1.audio import Audio, decode_audio
 from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.data.folder import PARQUET, is_complete, write_manifest, write_text
-from jwb_dh_v1.data.pack import config_header
+from jwb_dh_v1.data.manifest import config_header
 from jwb_dh_v1.data.parquet import write_rows
 from jwb_dh_v1.data.schema import POSE, SCHEMA_VERSION, WORD_MOTION, annotation_columns
 from jwb_dh_v1.data.systems import make_systems as make_systems

@@ -23,7 +23,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jwb_dh_v1.errors import NotFinite, SetupError
+from jwb_dh_v1.errors import NotFinite
+from jwb_dh_v1.nets.checkpoint import filled
 
 SIDES = 16  # height and width of what the network sees are multiples of this
 SMALLEST = 128  # below, the coarsest of the matching levels is one cell wide, and places in it are 0 / 0
@@ -327,13 +328,7 @@ def from_state(state: Mapping[str, torch.Tensor]) -> AmtS:
 
     """
     tensors = typing.cast(Mapping[str, torch.Tensor], state.get("state_dict", state))
-    with torch.device("meta"):
-        net = AmtS()
-    try:
-        net.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
-    except RuntimeError as error:
-        raise SetupError(f"This is no AMT-S checkpoint: {str(error).splitlines()[-1].strip()}") from None
-    return net.eval().requires_grad_(False)
+    return filled(AmtS, tensors, "AMT-S checkpoint")
 
 
 def load(path: Path) -> AmtS:

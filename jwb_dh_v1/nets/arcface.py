@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.nets.checkpoint import filled
 from jwb_dh_v1.nets.scrfd import Graph
 
 SIDE, WIDTH = 112, 512  # of a crop in pixels; of an embedding
@@ -157,15 +158,7 @@ def from_state(state: Mapping[str, torch.Tensor]) -> ArcFace:
         SetupError: keys or shapes are those of another network.
 
     """
-    # Built without memory and filled by the file's own tensors: no time goes into random numbers.
-    with torch.device("meta"):
-        net = ArcFace()
-    floats = {key: value if key.endswith("num_batches_tracked") else value.float() for key, value in state.items()}
-    try:
-        net.load_state_dict(floats, assign=True)
-    except RuntimeError as error:
-        raise SetupError(f"This is no ArcFace iresnet50 checkpoint: {str(error).splitlines()[-1].strip()}") from None
-    return net.eval().requires_grad_(False)
+    return filled(ArcFace, state, "ArcFace iresnet50 checkpoint")
 
 
 def load(path: Path, device: str = "cpu") -> ArcFace | OnnxArcFace:

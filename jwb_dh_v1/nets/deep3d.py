@@ -17,6 +17,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.nets.checkpoint import filled
 
 SIDE = 224  # pixels of the network's picture
 RESCALE = 102.0  # pixels per unit of `STANDARD_FACE` in that picture; the eyes are then 63 pixels apart
@@ -118,17 +119,7 @@ def from_state(state: Mapping[str, torch.Tensor]) -> Deep3D:
         SetupError: keys or shapes are those of another network.
 
     """
-    with torch.device("meta"):
-        net = Deep3D()
-    try:
-        net.load_state_dict(
-            {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, assign=True
-        )
-    except RuntimeError as error:
-        raise SetupError(
-            f"This is no Deep3DFaceRecon network (ResNet-50 with 7 heads): {str(error).splitlines()[-1].strip()}"
-        ) from None
-    return net.eval().requires_grad_(False)
+    return filled(Deep3D, state, "Deep3DFaceRecon network (ResNet-50 with 7 heads)")
 
 
 def load(path: Path) -> Deep3D:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.nets.checkpoint import filled
 
 WIDTH, DEPTH, HEADS, PATCH = 768, 12, 12, 16
 GRID = 14  # cells per side that the position embedding was trained for: 224 / 16
@@ -128,14 +128,7 @@ def from_state(state: Mapping[str, torch.Tensor]) -> Dino:
         SetupError: keys or shapes are those of another network.
 
     """
-    # Built without memory and filled by the file's own tensors: no time goes into random numbers.
-    with torch.device("meta"):
-        net = Dino()
-    try:
-        net.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
-    except RuntimeError as error:
-        raise SetupError(f"This is no DINO ViT-B/16 checkpoint: {str(error).splitlines()[-1].strip()}") from None
-    return net.eval().requires_grad_(False)
+    return filled(Dino, state, "DINO ViT-B/16 checkpoint")
 
 
 def load(path: Path) -> Dino:

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jwb_dh_v1.errors import SetupError, TooSmall
+from jwb_dh_v1.errors import TooSmall
+from jwb_dh_v1.nets.checkpoint import filled
 
 PATCH = 32  # pixels per side
 SCALES = 224, 384  # longer sides of the smaller pictures; the picture itself is the third
@@ -221,15 +222,7 @@ def from_state(state: Mapping[str, torch.Tensor], name: str = "This") -> Musiq:
 
     """
     tensors: Mapping[str, torch.Tensor] = state.get("params", state)  # type: ignore[assignment]
-    # Built without memory and filled by the file's own tensors: no time goes into random numbers.
-    with torch.device("meta"):
-        net = Musiq()
-    try:
-        net.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
-    except (RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise SetupError(f"{name} is no MUSIQ checkpoint with one output (SPAQ): {reason}") from None
-    net.eval().requires_grad_(False)
+    net = filled(Musiq, tensors, "MUSIQ checkpoint with one output (SPAQ)", name)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             # Once, not for each batch; not in place, for these tensors are the caller's.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from torch.nn import functional
 from torchvision.models.optical_flow import RAFT, raft_large
 
-from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.nets.checkpoint import filled
 
 UPDATES = 20
 CELL = 8  # pixels per side of a cell of the coarse flow
@@ -66,15 +67,8 @@ def from_state(state: Mapping[str, torch.Tensor]) -> RAFT:
     """
     if any(name.removeprefix("module.").startswith("fnet.") for name in state):
         state = torchvision_names(state)
-    # Built without memory and filled by the file's own tensors: no time goes into random numbers.
-    with torch.device("meta"):
-        net = raft_large(weights=None, progress=False)
-    try:
-        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise SetupError(f"This is no RAFT (large) checkpoint such as raft-things.pth: {reason}") from None
-    return net.eval().requires_grad_(False)
+    make = partial(raft_large, weights=None, progress=False)
+    return filled(make, state, "RAFT (large) checkpoint such as raft-things.pth")
 
 
 def load(path: Path) -> RAFT:
