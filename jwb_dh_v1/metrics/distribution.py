@@ -185,8 +185,8 @@ def inception_2015(clip: Clip, resize: Resize = "pytorch") -> np.ndarray:
     return clip.feature(("inception-2015", resize), make)
 
 
-def i3d_logits(clip: Clip) -> np.ndarray:
-    """I3D logits of the first 16 frames (or all of 10 to 15), float32 [1, 400].
+def check_fvd_length(clip: Clip) -> None:
+    """Refuse clips that are too short for FVD.
 
     Raises:
         TooShort: fewer than 10 frames.
@@ -194,6 +194,16 @@ def i3d_logits(clip: Clip) -> np.ndarray:
     """
     if len(clip) < FVD_SHORTEST:
         raise TooShort(f"FVD needs clips of at least {FVD_SHORTEST} frames, {clip.name} has {len(clip)}.")
+
+
+def i3d_logits(clip: Clip) -> np.ndarray:
+    """I3D logits of the first 16 frames (or all of 10 to 15), float32 [1, 400].
+
+    Raises:
+        TooShort: fewer than 10 frames.
+
+    """
+    check_fvd_length(clip)
 
     def make() -> np.ndarray:
         return _run(models_of(clip).i3d, fvd_input(_first(clip, FVD_FRAMES)), models_of(clip).device)
@@ -242,7 +252,13 @@ def _reference(sample: Sample) -> Clip:
     return sample.reference
 
 
-def _frechet(sample: Sample, features: Callable[[Clip], np.ndarray]) -> Frechet:
+def frechet_of(sample: Sample, features: Callable[[Clip], np.ndarray]) -> Frechet:
+    """The state of one sample: `features` (Clip -> float [n, d]) of the generated clip and of its reference.
+
+    Raises:
+        NotApplicable: there is no reference.
+
+    """
     reference = _reference(sample)
     group = sample.identity or sample.id
     return Frechet(Moments.of(features(sample.generated), group), Moments.of(features(reference), group))
@@ -250,17 +266,17 @@ def _frechet(sample: Sample, features: Callable[[Clip], np.ndarray]) -> Frechet:
 
 def fid(sample: Sample) -> Frechet:
     """FID as pytorch-fid computes it, all frames of all clips pooled (Heusel et al. 2017)."""
-    return _frechet(sample, inception_2015)
+    return frechet_of(sample, inception_2015)
 
 
 def fid_clean(sample: Sample) -> Frechet:
     """FID with clean-fid's resizing (Parmar et al. 2022), all frames of all clips pooled."""
-    return _frechet(sample, lambda clip: inception_2015(clip, "clean"))
+    return frechet_of(sample, lambda clip: inception_2015(clip, "clean"))
 
 
 def fid_tensorflow(sample: Sample) -> Frechet:
     """FID with the original graph's resizing, as torch-fidelity (torchmetrics: antialias=False); all frames pooled."""
-    return _frechet(sample, lambda clip: inception_2015(clip, "tensorflow"))
+    return frechet_of(sample, lambda clip: inception_2015(clip, "tensorflow"))
 
 
 def fvd(sample: Sample) -> Frechet:
@@ -270,7 +286,7 @@ def fvd(sample: Sample) -> Frechet:
         TooShort: a clip has fewer than 10 frames.
 
     """
-    return _frechet(sample, i3d_logits)
+    return frechet_of(sample, i3d_logits)
 
 
 def paper_fid(sample: Sample) -> Mean:

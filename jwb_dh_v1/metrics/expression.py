@@ -17,7 +17,7 @@ from jwb_dh_v1.annotate.litert import Square, sigmoid
 from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.features import BATCH, models_of
-from jwb_dh_v1.metrics.distribution import _frechet
+from jwb_dh_v1.metrics.distribution import frechet_of
 from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.state import Frechet
 
@@ -77,7 +77,7 @@ def efid(sample: Sample) -> Frechet:
         NotApplicable: no reference, or no face in one of the clips.
 
     """
-    return _frechet(sample, expression)
+    return frechet_of(sample, expression)
 
 
 def efid_facts(sample: Sample) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def lite_efid(sample: Sample) -> Frechet:
         NotApplicable: no reference, or no face in one of the clips.
 
     """
-    return _frechet(sample, lite_expression)
+    return frechet_of(sample, lite_expression)
 
 
 def lite_efid_facts(sample: Sample) -> dict[str, Any]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from jwb_dh_v1 import features
 from jwb_dh_v1.clip import Clip
-from jwb_dh_v1.errors import NotApplicable, TooShort
+from jwb_dh_v1.metrics.distribution import FVD_FRAMES, check_fvd_length, frechet_of
 from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Frechet, Moments
-
-FVD_FRAMES, FVD_SHORTEST = 16, 10  # as FVD's in `distribution.py`
+from jwb_dh_v1.state import Frechet
 
 
 def lite_fid(sample: Sample) -> Frechet:
     """FID's formula on pooled MobileNetV2 features of all frames of all clips (in FID: the 2015 Inception)."""
-    return _frechet(sample, features.mobilenet)
+    return frechet_of(sample, features.mobilenet)
 
 
 def lite_fvd(sample: Sample) -> Frechet:
@@ -29,19 +25,11 @@ def lite_fvd(sample: Sample) -> Frechet:
         TooShort: a clip has fewer than 10 frames.
 
     """
-    return _frechet(sample, clip_vector)
+    return frechet_of(sample, clip_vector)
 
 
 def clip_vector(clip: Clip) -> np.ndarray:
     """Mean and mean absolute step of the first 16 frames' features, float64 [1, 2560]."""
-    if len(clip) < FVD_SHORTEST:
-        raise TooShort(f"FVD needs clips of at least {FVD_SHORTEST} frames, {clip.name} has {len(clip)}.")
+    check_fvd_length(clip)
     found = features.mobilenet(clip)[:FVD_FRAMES].astype(np.float64)
     return np.concatenate([found.mean(axis=0), np.abs(np.diff(found, axis=0)).mean(axis=0)])[None]
-
-
-def _frechet(sample: Sample, vectors: Callable[[Clip], np.ndarray]) -> Frechet:
-    if sample.reference is None:
-        raise NotApplicable("there is no reference to compare with")
-    group = sample.identity or sample.id
-    return Frechet(Moments.of(vectors(sample.generated), group), Moments.of(vectors(sample.reference), group))
