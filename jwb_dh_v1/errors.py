@@ -39,6 +39,14 @@ class AlreadyRunning(SetupError):
     """Another process is writing to the same output folder."""
 
 
+class JudgeUnavailable(SetupError):
+    """The judge cannot be asked at all: no key, or its model is unknown, retired or not allowed."""
+
+
+class JudgeModelMismatch(SetupError):
+    """Another model answered than the one that was asked for; its answer was not recorded as a score."""
+
+
 class DataNotFound(SetupError):
     """The dataset or the folder of generated clips is not there."""
 
