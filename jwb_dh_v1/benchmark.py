@@ -39,7 +39,7 @@ from jwb_dh_v1.results import (
 from jwb_dh_v1.results.policy import Policy, fill, stand_in
 from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.shard import read_shard, score_shard
-from jwb_dh_v1.state import Frechet, Mean, Rate, State, add
+from jwb_dh_v1.state import Frechet, Mean, Rate, State, Words, add
 from jwb_dh_v1.weights import FILES, resolve_all
 
 SHARD = 64
@@ -237,7 +237,9 @@ class _Collected:
 
 
 def _note(state: State | None) -> str:
-    """What to mind about a distance between few features."""
+    """What to mind about a distance between few features; what stands beside a word error rate."""
+    if isinstance(state, Words):
+        return _word_note(state)
     if not isinstance(state, Frechet) or state.generated.rows is None or state.reference.rows is None:
         return ""
     ours, theirs, width = state.generated.n, state.reference.n, state.generated.rows.shape[1]
@@ -245,6 +247,21 @@ def _note(state: State | None) -> str:
         f"biased upwards by its few features ({ours} and {theirs} in {width} dimensions); compare it only with sets of "
         "the same size"
     )
+
+
+def _word_note(state: Words) -> str:
+    """Micro rate with its counts, the real clips' rate, and clips that were not understood at all."""
+    unit = {0: "words", state.n: "characters"}.get(state.by_character, "words and characters")
+    counts = f"{state.substitutions} substituted, {state.deletions} deleted, {state.insertions} inserted"
+    said = [f"mean of clips; over all {state.units} {unit} {state.micro:.3f} ({counts})"]
+    if state.floor.n:
+        said.append(f"the real clips have {state.floor.value():.3f} (n {state.floor.n})")
+    if state.unheard:
+        without = f", without them {state.produced:.3f}" if state.unheard < state.n else ""
+        said.append(f"clips in which no word was heard: {state.unheard}{without}")
+    if state.hallucinations:
+        said.append(f"clips in which the recogniser seems to loop: {state.hallucinations}")
+    return "; ".join(said)
 
 
 def _versions() -> dict[str, str]:

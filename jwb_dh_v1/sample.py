@@ -25,6 +25,7 @@ class Sample:
         baseline: another system's clip, for the judge.
         identity: the person; confidence intervals resample persons, not clips.
         language: of the transcript, ISO 639-1.
+        hypothesis: the words heard in the generated clip, if a recogniser was run before; WER then asks none.
 
     """
 
@@ -35,6 +36,7 @@ class Sample:
     baseline: Clip | None = None
     identity: str | None = None
     language: str = "en"
+    hypothesis: str | None = None
 
     def crop(self, region: Region, rule: Rule = "track", same_boxes: bool = False) -> list[Sample]:
         """The samples of a region's parts: body 1 (this sample), face 0..1, hands 0..2 (1 by the `paper` rule).

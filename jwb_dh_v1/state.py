@@ -60,6 +60,71 @@ class Mean:
         ratio = json.dumps([self.total.numerator, self.total.denominator])
         return {"mean": np.array(ratio), "counts": np.array([self.n, self.infinite])}
 
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Mean:
+        """The inverse of `pack`."""
+        numerator, denominator = json.loads(str(arrays["mean"]))
+        return cls(Fraction(numerator, denominator), *(int(c) for c in arrays["counts"]))
+
+
+WORD_COUNTS = ("substitutions", "deletions", "insertions", "units", "by_character", "unheard", "hallucinations")
+
+
+@dataclass(frozen=True)
+class Words(Mean):
+    """Word errors: the mean of the clips' rates, and beside it what the rates are made of.
+
+    A `Mean` may be added, which stands for clips of which only a rate is known.
+
+    Attributes:
+        floor: the rates of the real clips, heard in the same way.
+        substitutions, deletions, insertions, units: sums; units are the words (characters) of the transcripts.
+        by_character: clips whose units are characters.
+        unheard: clips in which no word was heard; they count as all deletions, a rate of 1.
+        hallucinations: clips whose recogniser seems to have looped.
+
+    """
+
+    floor: Mean = Mean()
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    units: int = 0
+    by_character: int = 0
+    unheard: int = 0
+    hallucinations: int = 0
+
+    def __add__(self, other: Mean) -> Words:
+        """Merge."""
+        rates = super().__add__(other)
+        theirs = other if isinstance(other, Words) else Words()
+        counts = (getattr(self, name) + getattr(theirs, name) for name in WORD_COUNTS)
+        return Words(rates.total, rates.n, rates.infinite, self.floor + theirs.floor, *counts)
+
+    @property
+    def micro(self) -> float:
+        """All errors over all units: long clips count more. `nan` without a unit."""
+        errors = self.substitutions + self.deletions + self.insertions
+        return errors / self.units if self.units else math.nan
+
+    @property
+    def produced(self) -> float:
+        """The mean over the clips in which a word was heard; `nan` where there is none."""
+        heard = self.n - self.unheard
+        return float((self.total - self.unheard) / heard) if heard else math.nan
+
+    def pack(self) -> dict[str, np.ndarray]:
+        """Arrays of the state."""
+        packed = super().pack() | {"words": np.array([getattr(self, name) for name in WORD_COUNTS])}
+        return packed | {f"floor.{key}": array for key, array in self.floor.pack().items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Words:
+        """The inverse of `pack`."""
+        rates = Mean.from_arrays(arrays)
+        floor = Mean.from_arrays({k.partition(".")[2]: v for k, v in arrays.items() if k.startswith("floor.")})
+        return cls(rates.total, rates.n, rates.infinite, floor, *(int(c) for c in arrays["words"]))
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -255,27 +320,29 @@ def _centred(rows: np.ndarray) -> np.ndarray:
     return (centred - centred.mean(axis=0)) / math.sqrt(len(rows) - 1)  # type: ignore[no-any-return]
 
 
-State = Mean | Rate | Frechet
+State = Mean | Words | Rate | Frechet
 
 
 def add(a: State | None, b: State) -> State:
     """`a + b`, or `b` where there is nothing yet."""
     if a is None:
         return b
+    if type(a) is not type(b):
+        raise TypeError(f"{type(a).__name__} and {type(b).__name__} are states of different metrics")
     if isinstance(a, Mean) and isinstance(b, Mean):
         return a + b
     if isinstance(a, Rate) and isinstance(b, Rate):
         return a + b
-    if isinstance(a, Frechet) and isinstance(b, Frechet):
-        return a + b
-    raise TypeError(f"{type(a).__name__} and {type(b).__name__} are states of different metrics")
+    assert isinstance(a, Frechet) and isinstance(b, Frechet)
+    return a + b
 
 
 def unpack(arrays: dict[str, np.ndarray]) -> State:
     """The state that `pack` described."""
+    if "words" in arrays:
+        return Words.from_arrays(arrays)
     if "mean" in arrays:
-        numerator, denominator = json.loads(str(arrays["mean"]))
-        return Mean(Fraction(numerator, denominator), *(int(c) for c in arrays["counts"]))
+        return Mean.from_arrays(arrays)
     if "rate" in arrays:
         return Rate(*(int(c) for c in arrays["rate"]))
     sides = {

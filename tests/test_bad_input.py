@@ -148,7 +148,7 @@ def test_a_fault_touches_only_what_it_must(rows):
     assert of(rows, "one_frame_each", "subject_consistency").error == "TooShort"
     assert of(rows, "one_frame_each", "dynamic_degree").error == "TooShort"
     assert of(rows, "nan_audio", "wer", "speech").error == "BadAudio"
-    assert of(rows, "no_audio", "wer", "speech").status == "skipped"
+    assert of(rows, "no_audio", "wer", "speech").value == 1.0  # nothing was said: every word is lost
     assert of(rows, "black", "subject_consistency").status == "ok"
     assert of(rows, "black", "csim", "face").status == "skipped"
     assert of(rows, "lost_reference", "subject_consistency").status == "ok"

@@ -343,13 +343,13 @@ def test_late_speech_is_the_same_speech(word_errors):
 
 GUARDS = {
     # case -> metric/region -> value (of a clip against itself), error, or None: a distance of sets that has too few
-    # clips or frames to be one. `in`: any number between 0 and 1. Without speech, WER is skipped everywhere.
+    # clips or frames to be one. `in`: any number between 0 and 1. Without speech every word is lost.
     "one frame": {
         "subject_consistency/body": "TooShort", "background_consistency/body": "TooShort",
         "motion_smoothness/body": "TooShort", "dynamic_degree/body": "TooShort",
         "fid/body": None, "fvd/body": "TooShort", "ssim/body": 1, "psnr/body": 100,
         "subject_consistency/face": "NotApplicable", "ssim/face": "NotApplicable",
-        "e_fid/face": "NotApplicable", "csim/face": "NotApplicable", "wer/speech": "NotApplicable",
+        "e_fid/face": "NotApplicable", "csim/face": "NotApplicable", "wer/speech": 1,
     },
     "two frames": {
         "subject_consistency/body": "in", "background_consistency/body": "in",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from jwb_dh_v1.errors import NotFinite, SampleError
-from jwb_dh_v1.state import UNIT, Frechet, Mean, Moments, Rate, add, frechet_distance, unpack
+from jwb_dh_v1.state import UNIT, Frechet, Mean, Moments, Rate, Words, add, frechet_distance, unpack
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 means = st.lists(numbers | st.just(math.inf), min_size=1, max_size=6)
@@ -60,6 +60,44 @@ def test_mean_laws(values):
 @given(rates)
 def test_rate_laws(pairs):
     check_laws([Rate.of(*p) for p in pairs])
+
+
+edits = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(1, 9))
+clips_of_words = st.lists(st.tuples(edits, st.none() | numbers), min_size=1, max_size=6)
+
+
+def words(clip):
+    """One clip's state from (S, D, I, hits) and the real clip's rate, if there is one."""
+    (s, d, i, hits), floor = clip
+    rate = Mean.of((s + d + i) / (s + d + hits))
+    return Words(rate.total, 1, 0, Mean() if floor is None else Mean.of(floor), s, d, i, s + d + hits, s % 2, 0, i % 2)
+
+
+@given(clips_of_words)
+def test_words_laws(clips):
+    check_laws([words(clip) for clip in clips])
+
+
+@given(clips_of_words, st.randoms())
+def test_words_are_a_mean_that_counts(clips, random):
+    whole = total([words(clip) for clip in random.sample(clips, len(clips))])
+    rates = [(s + d + i) / (s + d + hits) for (s, d, i, hits), _ in clips]
+    assert whole.value() == total([Mean.of(rate) for rate in rates]).value()
+    s, d, i, hits = (sum(column) for column in zip(*(edits for edits, _ in clips), strict=True))
+    assert whole.micro == (s + d + i) / (s + d + hits)
+    assert (whole.substitutions, whole.deletions, whole.insertions, whole.units) == (s, d, i, s + d + hits)
+    floors = [floor for _, floor in clips if floor is not None]
+    assert whole.floor == total([Mean(), *map(Mean.of, floors)])
+    # clips of which only a rate is known (those that failed, under another policy) raise the mean and no count
+    filled = whole + Mean.of(2.0)
+    assert isinstance(filled, Words) and filled.n == whole.n + 1 and filled.micro == whole.micro
+    assert filled.value() == total([Mean.of(rate) for rate in [*rates, 2.0]]).value()
+
+
+def test_words_of_clips_that_say_something():
+    heard, mute = words(((1, 0, 0, 3), None)), Words(Fraction(1), 1, deletions=4, units=4, unheard=1)
+    assert (heard + mute).produced == heard.value() == 0.25
+    assert math.isnan(mute.produced) and math.isnan(Words().micro)
 
 
 @settings(max_examples=50, deadline=None)
@@ -117,8 +155,9 @@ def test_values_that_are_no_numbers_are_refused():
         Moments.of(np.array([[math.nan, 0.0]]))
     with pytest.raises(SampleError, match="too large for exact sums"):
         Moments.of(np.full((5, 2), 1e6))
-    with pytest.raises(TypeError, match="different metrics"):
-        add(Mean.of(1), Rate.of(1))
+    for other in (Rate.of(1), Words()):
+        with pytest.raises(TypeError, match="different metrics"):
+            add(Mean.of(1), other)
 
 
 def gaussian_rows(mean, cov, n=400):

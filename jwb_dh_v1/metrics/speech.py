@@ -1,66 +1,130 @@
-"""WER: whether the words can be understood, by the ear of a speech recogniser."""
+"""WER: whether the words can be understood, by the ear of a speech recogniser.
+
+Texts are compared by the profile `jwb_v1` (`wer_profiles.py`). A clip without sound, or with a silent track, said none
+of its words: all are deleted, WER 1. The recogniser's own errors are in every value, so the real clip is heard by the
+same ear, and its WER is the floor that stands beside.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 from jwb_dh_v1 import features
-from jwb_dh_v1.errors import NotApplicable
+from jwb_dh_v1.clip import Clip
+from jwb_dh_v1.errors import NotApplicable, SampleError
+from jwb_dh_v1.metrics.wer import Errors, errors
+from jwb_dh_v1.metrics.wer_profiles import base
 from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Mean
+from jwb_dh_v1.state import Mean, Words
+
+Ear = Callable[[Clip, str], str]  # clip and language -> the words heard
 
 
-@cache
-def _normaliser() -> Any:
-    from whisper_normalizer.english import EnglishTextNormalizer
-
-    return EnglishTextNormalizer()
-
-
-def normalise(text: str) -> str:
-    """Whisper's English normalisation, without tokens that hold no letter or digit (it leaves "." of "...")."""
-    return " ".join(word for word in _normaliser()(text).split() if any(c.isalnum() for c in word))
-
-
-def word_errors(reference: str, hypothesis: str) -> dict[str, Any]:
-    """Word errors after Whisper's English normalisation.
-
-    Returns:
-        `wer` (errors per reference word, may pass 1), `substitutions`, `deletions`, `insertions`, `words` (of the
-        reference), and both normalised texts.
+def word_errors(reference: str, hypothesis: str | None, language: str = "en") -> dict[str, Any]:
+    """The facts of one clip's word errors by the profile `jwb_v1`: see `Errors.facts`.
 
     Raises:
         NotApplicable: the reference has no words.
 
     """
-    import jiwer
+    return errors(reference, hypothesis, language=language).facts()
 
-    said, heard = (normalise(text) for text in (reference, hypothesis))
-    if not said:
-        raise NotApplicable("the transcript has no words")
-    out = jiwer.process_words(said, heard)
-    return {
-        "wer": (out.substitutions + out.deletions + out.insertions) / len(said.split()),
-        "substitutions": out.substitutions,
-        "deletions": out.deletions,
-        "insertions": out.insertions,
-        "words": len(said.split()),
-        "reference": said,
-        "hypothesis": heard,
-    }
+
+def lite_wer(sample: Sample) -> Words:
+    """Word errors as Whisper tiny.en hears the clip; it hears English only.
+
+    Raises:
+        NotApplicable: no transcript, one without words, or another language than English (unless the words heard were
+            given).
+        BadAudio: the sound cannot be decoded.
+
+    """
+    return _words(*_measure(sample, _tiny)[:2])
 
 
 def lite_wer_facts(sample: Sample) -> dict[str, Any]:
-    """Errors, words and both texts of one clip, by Whisper tiny.en; a silent track is heard as no words at all."""
+    """`Errors.facts` and what `_facts` adds, by Whisper tiny.en."""
+    return _facts(sample, _tiny)
+
+
+def wer(sample: Sample) -> Words:
+    """Word errors as Whisper large-v3 hears the clip, told the transcript's language.
+
+    Raises:
+        NotApplicable: no transcript, or one without words.
+        BadAudio: the sound cannot be decoded.
+
+    """
+    return _words(*_measure(sample, _large)[:2])
+
+
+def wer_facts(sample: Sample) -> dict[str, Any]:
+    """`Errors.facts` and what `_facts` adds, by Whisper large-v3."""
+    return _facts(sample, _large)
+
+
+def _tiny(clip: Clip, language: str) -> str:
+    return features.whisper_text(clip)
+
+
+def _large(clip: Clip, language: str) -> str:
+    return features.large_whisper_text(clip, language)
+
+
+def _facts(sample: Sample, ear: Ear) -> dict[str, Any]:
+    """The errors' facts, the words as they came, the flag `no_speech` for a missing or silent track, the floor.
+
+    `given` says that the words heard came with the sample; there is no floor then, as no ear was asked.
+    """
+    found, floor, heard = _measure(sample, ear)
+    facts = found.facts()
+    given = sample.hypothesis is not None
+    if not given and _mute(sample.generated):
+        facts["flags"].append("no_speech")
+    return facts | {"heard": heard, "given": given, "floor": floor.value() if floor.n else None}
+
+
+def _measure(sample: Sample, ear: Ear) -> tuple[Errors, Mean, str]:
+    """Errors of the generated clip, the real clip's rate if it can be had, and the words as they were heard."""
     if sample.transcript is None:
         raise NotApplicable("there is no transcript")
-    if sample.language != "en":
+    said, language = sample.transcript, base(sample.language)
+    if not errors(said, "", language=language).counts.units:
+        raise NotApplicable("the transcript has no words")
+    if sample.hypothesis is not None:
+        return errors(said, sample.hypothesis, language=language), Mean(), sample.hypothesis
+    if ear is _tiny and language != "en":  # silent clips would be all that is scored in another language
         raise NotApplicable(f"Whisper tiny.en hears English only, the transcript is in {sample.language!r}")
-    heard = "" if sample.generated.speech.silent else features.whisper_text(sample.generated)
-    return word_errors(sample.transcript, heard)
+    heard = "" if _mute(sample.generated) else ear(sample.generated, language)
+    return errors(said, heard, language=language), _floor(sample, said, ear, language), heard
 
 
-def lite_wer(sample: Sample) -> Mean:
-    """Word error rate of one clip; the mean over clips weighs every clip alike (macro)."""
-    return Mean.of(lite_wer_facts(sample)["wer"])
+def _mute(clip: Clip) -> bool:
+    return clip.audio is None or clip.audio.silent
+
+
+def _floor(sample: Sample, said: str, ear: Ear, language: str) -> Mean:
+    """The real clip's rate; nothing where it says nothing or cannot be heard, which is not the sample's fault."""
+    try:
+        if sample.reference is None or _mute(sample.reference):
+            return Mean()
+        return Mean.of(errors(said, ear(sample.reference, language), language=language).rate)
+    except (SampleError, NotApplicable):
+        return Mean()
+
+
+def _words(found: Errors, floor: Mean) -> Words:
+    rate, counts = Mean.of(found.rate), found.counts
+    return Words(
+        rate.total,
+        rate.n,
+        floor=floor,
+        substitutions=counts.substitutions,
+        deletions=counts.deletions,
+        insertions=counts.insertions,
+        units=counts.units,
+        by_character=int(found.unit == "character"),
+        unheard=int(found.empty_hypothesis),
+        hallucinations=int(found.hallucination),
+    )
