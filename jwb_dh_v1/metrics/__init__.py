@@ -114,6 +114,10 @@ _VBENCH = (
            curve=vbench.imaging_curve),
 )
 _SC, _BC, _MS, _DD, _AQ, _IQ = (replace(metric, failures="zero") for metric in _VBENCH)  # as the authors count them
+_WER = Metric("wer", speech.wer, False, (0, INF), frozenset({"transcript"}),
+              ("whisper-large-v3", "whisper-large-v3/config.json", "whisper-large-v3/generation_config.json",
+               "whisper-large-v3/tokenizer.json"),
+              "Whisper large-v3", ("speech",), facts=speech.wer_facts)
 _PAPER_DD = replace(_DD, sample=motion.paper_dynamic, curve=motion.paper_raft_curve)
 
 PROTOCOLS: Mapping[str, Protocol] = {
@@ -131,6 +135,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Metric("csim", identity.csim, True, (-1, 1), REFERENCE, ("scrfd", "arcface"),
                "SCRFD-10G, ArcFace ResNet-50 (WebFace600K)", ("body", "face"), identity.csim_curve,
                identity.csim_facts),
+        _WER,
     )),
     "paper": Protocol("paper/1", "paper", "dwpose", _table(
         _SC, _BC, _MS, _PAPER_DD, _AQ, _IQ,
@@ -143,6 +148,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Metric("ssim", pixel.paper_ssim, True, (-1, 1), REFERENCE, curve=pixel.paper_ssim_curve),
         Metric("psnr", pixel.paper_psnr, True, (0, INF), REFERENCE, curve=pixel.paper_psnr_curve, unit="dB"),
         Metric("csim", pixel.paper_csim, True, (0, 1), REFERENCE, curve=pixel.paper_csim_curve),
+        replace(_WER, networks="Whisper large-v3 (assumed: the authors' speech protocol is not public)"),
     )),
     "lite": Protocol("lite/1", "track", "mediapipe", _table(
         Metric("subject_consistency", consistency.lite_subject, True, (0, 1), weights=("mobilenet-v2",),

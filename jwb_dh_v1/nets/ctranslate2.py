@@ -1,4 +1,4 @@
-"""The weights of a Whisper model in a CTranslate2 file, under the names that `transformers` gives them.
+"""The weights of a Whisper model in a CTranslate2 file, under the names that `transformers` gives them, and a network.
 
 The file and its names are those of opennmt/ctranslate2 (`src/models/model.cc`, `python/ctranslate2/specs/
 whisper_spec.py`). Nothing of it is code: the file holds names, shapes and numbers.
@@ -6,10 +6,12 @@ whisper_spec.py`). Nothing of it is code: the file holds names, shapes and numbe
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -102,3 +104,91 @@ def whisper_names(variables: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np
         for target, rows in zip(targets, np.split(value, len(targets)), strict=True):
             if (target, kind) != ("k_proj", "bias"):  # Whisper has none; CTranslate2 stores zeros
                 yield f"{head}{attention}.{target}.{kind}", rows
+
+
+def whisper_network(model: Path, config: Path, tokenizer: Path) -> tuple[Any, Any]:
+    """Whisper in fp32 from the three files of a CTranslate2 package; nothing is written.
+
+    Args:
+        model: `model.bin`.
+        config: its `config.json`, which holds the alignment heads and the suppressed tokens.
+        tokenizer: its `tokenizer.json`.
+
+    Returns:
+        `transformers.WhisperForConditionalGeneration` on the CPU, which hands out attention, with its generation
+        config; and the `tokenizers.Tokenizer`.
+
+    Raises:
+        SetupError: one of the files is not what it should be.
+
+    """
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    state = {name: torch.from_numpy(value.astype(np.float32)) for name, value in whisper_names(read_ctranslate2(model))}
+    try:
+        facts = json.loads(config.read_text(encoding="utf-8"))
+        words = Tokenizer.from_str(tokenizer.read_text(encoding="utf-8"))
+        vocabulary, width = state["model.decoder.embed_tokens.weight"].shape
+        end, start = words.token_to_id("<|endoftext|>"), words.token_to_id("<|startoftranscript|>")
+        if end is None or start is None:
+            raise ValueError("its tokenizer has no <|endoftext|> or <|startoftranscript|>")
+        depth = {p: sum(f"{p}.layers" in n and n.endswith("fc1.bias") for n in state) for p in ("encoder", "decoder")}
+        shape = WhisperConfig(
+            vocab_size=vocabulary,
+            d_model=width,
+            num_mel_bins=state["model.encoder.conv1.weight"].shape[1],
+            encoder_layers=depth["encoder"],
+            decoder_layers=depth["decoder"],
+            encoder_attention_heads=width // 64,
+            decoder_attention_heads=width // 64,
+            encoder_ffn_dim=4 * width,
+            decoder_ffn_dim=4 * width,
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=end,
+            decoder_start_token_id=start,
+            attn_implementation="eager",  # the only one that hands out attention, which word times need
+        )
+        generation = GenerationConfig(
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=end,
+            decoder_start_token_id=start,
+            max_length=448,
+            suppress_tokens=facts["suppress_ids"],
+            begin_suppress_tokens=facts["suppress_ids_begin"],
+            alignment_heads=facts["alignment_heads"],
+            no_timestamps_token_id=words.token_to_id("<|notimestamps|>"),
+            max_initial_timestamp_index=50,
+            # English-only models have 50257 text tokens and one end token less, so that they start with 50257.
+            is_multilingual=start > 50257,
+        )
+        if generation.is_multilingual:
+            tasks: dict[str, Any] = {task: words.token_to_id(f"<|{task}|>") for task in ("translate", "transcribe")}
+            languages = range(start + 1, tasks["translate"])
+            generation.task_to_id = tasks
+            generation.lang_to_id = {words.id_to_token(token): token for token in languages}
+        with torch.device("meta"):  # no time and no random numbers for weights that are replaced
+            network = WhisperForConditionalGeneration(shape)
+        fill(network, state)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise SetupError(f"{model.parent} holds no Whisper model in CTranslate2's form: {error}.") from error
+    network.generation_config = generation
+    return network.eval(), words
+
+
+def fill(network: Any, state: Mapping[str, Any]) -> None:
+    """Give a Whisper network its tensors; the projection to words is the embedding's.
+
+    Raises:
+        ValueError: names are missing or unknown.
+        RuntimeError: a shape is another.
+
+    """
+    missing, extra = network.load_state_dict(state, strict=False, assign=True)
+    lost = sorted(set(missing) - {"proj_out.weight"})
+    if extra or lost:
+        raise ValueError(f"missing {lost[:3]}, unknown {sorted(extra)[:3]}")
+    network.tie_weights()

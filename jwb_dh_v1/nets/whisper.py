@@ -1,14 +1,13 @@
-"""Whisper: transcription, word times, and the way from a CTranslate2 package to a network.
+"""Whisper as `lite/1` hears with it: transcription and word times.
 
 The architecture is `transformers`' own. Decoding is plain greedy, as openai/whisper `decoding.py` at temperature 0
 without timestamps and without its fallbacks. Word times follow openai/whisper `timing.py`: dynamic time warping over
-the cross-attention of the alignment heads; `_fit` then takes the pauses out. Loading (`load_ctranslate2`) and hearing
-(`Whisper`) are apart, so that a `transformers` checkpoint can be heard with as well.
+the cross-attention of the alignment heads; `_fit` then takes the pauses out. `whisper_large.py` has the decoding of
+`standard/1`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1.audio import is_silent
-from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.nets.ctranslate2 import read_ctranslate2, whisper_names
+from jwb_dh_v1.errors import NotApplicable
+from jwb_dh_v1.nets.ctranslate2 import whisper_network
 
+NAME = "whisper-tiny.en"
+FILES = (NAME, f"{NAME}/config.json", f"{NAME}/tokenizer.json")
 RATE = 16000
 WINDOW = 30 * RATE  # the encoder always sees 30 s
 FRAME = 320  # samples per encoder position: two hops of 10 ms
@@ -42,78 +43,34 @@ class Word:
 
 
 def load_ctranslate2(model: Path, config: Path, tokenizer: Path) -> Whisper:
-    """Build Whisper in fp32 from the three files of a CTranslate2 package; nothing is written.
-
-    Args:
-        model: `model.bin`.
-        config: its `config.json`, which holds the alignment heads and the suppressed tokens.
-        tokenizer: its `tokenizer.json`.
-
-    Raises:
-        SetupError: one of the files is not what it should be.
-
-    """
-    import torch
-    from tokenizers import Tokenizer
-    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
-
-    state = {name: torch.from_numpy(value.astype(np.float32)) for name, value in whisper_names(read_ctranslate2(model))}
-    try:
-        facts = json.loads(config.read_text())
-        words = Tokenizer.from_str(tokenizer.read_text())
-        vocabulary, width = state["model.decoder.embed_tokens.weight"].shape
-        end, start = words.token_to_id("<|endoftext|>"), words.token_to_id("<|startoftranscript|>")
-        if end is None or start is None:
-            raise ValueError("its tokenizer has no <|endoftext|> or <|startoftranscript|>")
-        depth = {p: sum(f"{p}.layers" in n and n.endswith("fc1.bias") for n in state) for p in ("encoder", "decoder")}
-        shape = WhisperConfig(
-            vocab_size=vocabulary,
-            d_model=width,
-            num_mel_bins=state["model.encoder.conv1.weight"].shape[1],
-            encoder_layers=depth["encoder"],
-            decoder_layers=depth["decoder"],
-            encoder_attention_heads=width // 64,
-            decoder_attention_heads=width // 64,
-            encoder_ffn_dim=4 * width,
-            decoder_ffn_dim=4 * width,
-            bos_token_id=end,
-            eos_token_id=end,
-            pad_token_id=end,
-            decoder_start_token_id=start,
-            attn_implementation="eager",  # the only one that hands out attention, which word times need
-        )
-        generation = GenerationConfig(
-            bos_token_id=end,
-            eos_token_id=end,
-            pad_token_id=end,
-            decoder_start_token_id=start,
-            max_length=448,
-            suppress_tokens=facts["suppress_ids"],
-            begin_suppress_tokens=facts["suppress_ids_begin"],
-            alignment_heads=facts["alignment_heads"],
-            no_timestamps_token_id=words.token_to_id("<|notimestamps|>"),
-            max_initial_timestamp_index=50,
-            # English-only models have 50257 text tokens and one end token less, so that they start with 50257.
-            is_multilingual=start > 50257,
-        )
-        with torch.device("meta"):  # no time and no random numbers for weights that are replaced
-            network = WhisperForConditionalGeneration(shape)
-        missing, extra = network.load_state_dict(state, strict=False, assign=True)
-        if extra or set(missing) - {"proj_out.weight"}:  # tied to the embedding
-            raise ValueError(f"missing {sorted(set(missing) - {'proj_out.weight'})[:3]}, unknown {sorted(extra)[:3]}")
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise SetupError(f"{model.parent} holds no Whisper model in CTranslate2's form: {error}.") from error
-    network.tie_weights()
-    network.generation_config = generation
-    return Whisper(network, words)
+    """Whisper in fp32 of the three files of a CTranslate2 package (see `ctranslate2.whisper_network`)."""
+    return Whisper(*whisper_network(model, config, tokenizer))
 
 
 def load_tiny_en(weights: Mapping[str, Path], device: str = "cpu") -> Whisper:
-    """Whisper tiny.en of the verified files `whisper-tiny.en`, `.../config.json` and `.../tokenizer.json`."""
-    name = "whisper-tiny.en"
-    whisper = load_ctranslate2(weights[name], weights[f"{name}/config.json"], weights[f"{name}/tokenizer.json"])
+    """Whisper tiny.en of the verified files `FILES`."""
+    network, tokenizer = whisper_network(*(weights[name] for name in FILES))
     # Its steps are too small to share: two threads take as long as one, ten times as long on a busy machine.
-    return Whisper(whisper.model, whisper.tokenizer, device, threads=1)
+    return Whisper(network, tokenizer, device, threads=1, name="Whisper tiny.en")
+
+
+@contextmanager
+def inference(threads: int | None = None) -> Iterator[None]:
+    """PyTorch without gradients, on some CPU threads; afterwards it has those it had."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def primary(language: str) -> str:
+    """The language of a tag: `zh` of `zh-CN`, `en` of `EN_us`."""
+    return re.split("[-_]", language.strip().lower())[0]
 
 
 class Whisper:
@@ -125,12 +82,16 @@ class Whisper:
         tokenizer: `tokenizers.Tokenizer` of the model.
         device: where to run.
         threads: CPU threads of PyTorch while it hears; None leaves them as they are.
+        name: what errors call it.
 
     """
 
-    def __init__(self, model: Any, tokenizer: Any, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, device: str = "cpu", threads: int | None = None, name: str = "Whisper"
+    ) -> None:
         from transformers import WhisperFeatureExtractor
 
+        self.name = name
         self.model = model.eval().to(device)
         self.tokenizer = tokenizer
         self.device = device
@@ -142,12 +103,18 @@ class Whisper:
             self.prompt += [tokenizer.token_to_id("<|en|>"), tokenizer.token_to_id("<|transcribe|>")]
         self.prompt.append(self.settings.no_timestamps_token_id)
 
-    def transcribe(self, samples: np.ndarray) -> str:
+    def transcribe(self, samples: np.ndarray, language: str = "en") -> str:
         """The words of float32 [n] samples at 16 kHz, as Whisper writes them; "" for silence (below -60 dBFS).
 
         Speech beyond 30 s is cut at its quietest moments and the pieces are heard one by one.
+
+        Raises:
+            NotApplicable: the language is not English.
+
         """
-        with self._inference():
+        if primary(language) != "en":
+            raise NotApplicable(f"{self.name} hears English only, not {language!r}")
+        with inference(self.threads):
             heard = [self.tokenizer.decode(self._tokens(self._encode(piece))) for _, piece in _windows(samples)]
         return " ".join(text.strip() for text in heard).strip()
 
@@ -167,25 +134,13 @@ class Whisper:
             raise ValueError(f"A known text can be aligned to {WINDOW // RATE} s, not {len(samples) / RATE:.1f} s.")
         given = None if text is None else self.tokenizer.encode(f" {text.strip()}", add_special_tokens=False).ids
         found: list[Word] = []
-        with self._inference():
+        with inference(self.threads):
             for begin, piece in _windows(samples):
                 encoded = self._encode(piece)
                 tokens = self._tokens(encoded) if given is None else given
                 words = _fit(self._align(encoded, tokens, len(piece)), piece) if tokens else []
                 found += [Word(w.word, begin / RATE + w.start, begin / RATE + w.end, w.score) for w in words]
         return found
-
-    @contextmanager
-    def _inference(self) -> Iterator[None]:
-        import torch
-
-        before = torch.get_num_threads()
-        try:
-            torch.set_num_threads(self.threads or before)
-            with torch.inference_mode():
-                yield
-        finally:
-            torch.set_num_threads(before)
 
     def _encode(self, piece: np.ndarray) -> Any:
         mel = self.features(piece, sampling_rate=RATE, return_tensors="pt").input_features
