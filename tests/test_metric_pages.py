@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
 from collections import Counter
@@ -13,6 +14,7 @@ from media import moving, write_mp4
 
 from jwb_dh_v1.cli import _parser
 from jwb_dh_v1.hf import CITATION
+from jwb_dh_v1.judge.rubric import JWB_R1
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.region import REGIONS
 from jwb_dh_v1.results.reconcile import published, reconcile
@@ -21,7 +23,8 @@ from jwb_dh_v1.weights import FILES
 evaluate = pytest.importorskip("evaluate")
 METRICS = Path(__file__).parent.parent / "metrics"
 PAGES = sorted(path.name for path in METRICS.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
-WITHOUT_MODULE = ["wer"]  # hf.Module passes no transcript
+ON_SPEECH = ("wer", "lalm_win_rate")  # their references are texts, or the baseline's speech
+JUDGED = {"lalm_win_rate": f"rubric {JWB_R1.name}"}  # in no protocol: the judge and its rubric are part of the name
 ON_ANOTHER_PAGE = {"fid_clean": "fid"}
 HEADINGS = [
     "Definition",
@@ -66,13 +69,15 @@ def blocks(name: str, language: str) -> list[str]:
 
 def test_every_metric_of_every_protocol_has_a_page():
     names = {name for table in PROTOCOLS.values() for name in table.metrics}
-    assert {ON_ANOTHER_PAGE.get(name, name) for name in names} == set(PAGES)
+    assert {ON_ANOTHER_PAGE.get(name, name) for name in names} | set(JUDGED) == set(PAGES)
+    assert len(PAGES) == 14
     for name, page in ON_ANOTHER_PAGE.items():
         assert f"`{name}`" in text_of(page)
     index = (METRICS / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| \[(\w+)\]\((\w+)/README\.md\) \| .* \| (.+) \|$", index, flags=re.MULTILINE)
     assert {page: held for name, page, held in listed if name == page} == {
-        name: ", ".join(short for short, table in PROTOCOLS.items() if name in table.metrics) for name in PAGES
+        name: JUDGED.get(name) or ", ".join(short for short, table in PROTOCOLS.items() if name in table.metrics)
+        for name in PAGES
     }
 
 
@@ -97,6 +102,10 @@ def test_protocols_directions_and_ranges_are_those_of_the_tables(name):
     assert set(re.findall(r"^\*\*`([a-z]+/\d+)`\*\*$", found["Protocols"], re.MULTILINE)) == set(variants(name))
     for table in PROTOCOLS.values():
         assert f"`{table.name}`" in found["Protocols"]  # also where it lacks the metric, and says so
+    if name in JUDGED:
+        assert f"**Rubric `{JWB_R1.name}`**" in found["Protocols"]
+        assert rows(found["Output range and cost"]) == [[JWB_R1.name, "0 to 1", "higher", "none", "2"]]
+        return
     for protocol, lowest_to_highest, better, unit, _ in rows(found["Output range and cost"]):
         metric = variants(name)[protocol]
         assert lowest_to_highest == "{:g} to {:g}".format(*metric.range)
@@ -126,13 +135,13 @@ def test_weights_and_their_terms_are_those_of_the_tables(name):
         assert set(arguments.accept) == {FILES[weight].terms for weight in wanted} - {""}
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name not in WITHOUT_MODULE])
+@pytest.mark.parametrize("name", PAGES)
 def test_module_loads_from_its_folder(name, monkeypatch):
     monkeypatch.setenv("HF_EVALUATE_OFFLINE", "1")
     module = evaluate.load(str(METRICS / name))
     assert module.metric == name
     assert type(module).__name__ != "Module"
-    references = any("reference" in metric.needs for metric in variants(name).values())
+    references = name in ON_SPEECH or any("reference" in metric.needs for metric in variants(name).values())
     assert set(module.features) == ({"predictions", "references"} if references else {"predictions"})
     assert all(f"{protocol}: " in module.description for protocol in variants(name))
     how = sections(name)["How to use"]
@@ -140,13 +149,10 @@ def test_module_loads_from_its_folder(name, monkeypatch):
     assert ("references=" in how) == references
     kinds = {metric.regions for metric in variants(name).values()}
     assert all(f"{', '.join(regions)}" in how.replace("\n", " ") for regions in kinds)
-
-
-def test_modules_that_are_missing_are_missing_for_a_reason():
-    assert [name for name in PAGES if not (METRICS / name / f"{name}.py").exists()] == WITHOUT_MODULE
-    for name in WITHOUT_MODULE:
-        assert all("transcript" in metric.needs for metric in variants(name).values())
-        assert "no `evaluate` module" in text_of(name)
+    options = list(inspect.signature(module._ready).parameters)[1:]
+    said = how + (METRICS / "README.md").read_text(encoding="utf-8")
+    assert all(re.search(rf"`{option}`|\b{option}=", how if name in ON_SPEECH else said) for option in options)
+    assert all(re.search(rf"\b{option}\b", module.inputs_description) for option in options)
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +212,10 @@ def test_the_example_of_ssim_runs(tmp_path, monkeypatch, capsys):
     value, *counts = capsys.readouterr().out.split()[-4:]
     assert counts == ["1", "0", "0"]
     assert 0.3 < float(value) < 1
+
+
+def test_the_example_of_wer_runs(monkeypatch, capsys):
+    monkeypatch.setenv("HF_EVALUATE_OFFLINE", "1")
+    monkeypatch.chdir(METRICS.parent)
+    exec(compile(blocks("wer", "python")[0], "wer/README.md", "exec"), {})
+    assert capsys.readouterr().out.split()[-4:] == [str(1 / 6), "1", "0", "0"]
