@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jwb_dh_v1 import __version__
-from jwb_dh_v1.cli_data import add_commands, counting
+from jwb_dh_v1 import __version__, cli_data, cli_judge, cli_results
+from jwb_dh_v1.cli_data import counting
 from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, WrongHash
 
 if TYPE_CHECKING:
@@ -213,50 +212,6 @@ def _with_models(samples: Any, models: Any) -> Iterator[Any]:
         yield sample
 
 
-def _report(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from jwb_dh_v1.results import Result
-    from jwb_dh_v1.results.report import write_comparison, write_report
-    from jwb_dh_v1.results.tables import print_comparison, print_table
-
-    console = Console()
-    results = [Result.load(run) for run in args.runs]
-    for result in results:
-        if len(results) == 1:
-            print_table(result, console)
-            path = Path(args.out or Path(args.runs[0]) / "report.html")
-            write_report(result, None, path)
-    if len(results) > 1:
-        print_comparison(results, console)
-        path = Path(args.out or "report.html")
-        write_comparison(results, path)
-    console.print(f"Report: {path}", markup=False)
-    return 0
-
-
-def _reconcile(args: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
-    from jwb_dh_v1.results.reconcile import reconcile
-
-    cells = reconcile(args.folder)
-    table = Table(title="published cells that the per-video files do not give" if not args.cells else "all cells")
-    for column in ("region", "system", "metric", "published", "recomputed", "rule"):
-        table.add_column(column, overflow="fold", no_wrap=column != "rule")
-    for cell in cells:
-        if args.cells or cell.verdict in {"not reproducible", "last digit"}:
-            found = "" if cell.recomputed is None else f"{cell.recomputed:.4f}"
-            of = cell.published
-            table.add_row(of.region, of.system, of.metric, of.text, found or cell.verdict, cell.rule)
-    console = Console()
-    console.print(table)
-    counts = Counter(cell.verdict for cell in cells)
-    console.print(", ".join(f"{counts[verdict]} {verdict}" for verdict in counts) + f", of {len(cells)} cells")
-    return 0
-
-
 def _parser() -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -311,24 +266,14 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     score.set_defaults(run=_score)
 
-    report = commands.add_parser("report", help="print a run's table and write its report; several runs: compare")
-    report.add_argument("runs", nargs="+", metavar="RUN", help="output folder of `jwb-dh score`")
-    report.add_argument("--out", help="the HTML file")
-    report.set_defaults(run=_report)
-
     teaser = commands.add_parser("teaser", help="make a small real dataset from media inside public packages")
     teaser.add_argument("--out", default="jwb-dh-v1", help="folder of the dataset (default: jwb-dh-v1)")
     teaser.add_argument("--systems", help="also make the six stand-in systems in this folder")
     teaser.set_defaults(run=_teaser)
 
-    reconcile = commands.add_parser(
-        "reconcile", help="recompute the published tables from the authors' own per-video files"
-    )
-    reconcile.add_argument("folder", metavar="DIR", help="checkout of the authors' repository (with SCres and FIDres)")
-    reconcile.add_argument("--cells", action="store_true", help="show all 288 cells, not only those that differ")
-    reconcile.set_defaults(run=_reconcile)
-
-    add_commands(commands)
+    cli_data.add_commands(commands)
+    cli_judge.add_commands(commands)
+    cli_results.add_commands(commands)
 
     weights = commands.add_parser("weights", help="list, fetch or verify weights and media")
     weights.add_argument("action", choices=["list", "fetch", "verify"])

@@ -95,23 +95,15 @@ def best(scores: Sequence[Score | None]) -> set[int]:
 
 
 def check_comparable(results: Sequence[Result]) -> list[str]:
-    """What differs between the plans of some results, one sentence each.
+    """What differs between the plans of some results without moving a number, one sentence each.
 
     Raises:
-        SetupError: there are none, or they are of several protocols, whose numbers mean different things.
+        PlanMismatch: they cannot stand side by side (protocol, data, boxes, weights ...), or there are none.
 
     """
-    protocols = sorted({result.protocol for result in results})
-    if len(protocols) != 1:
-        named = " and ".join(protocols) or "nothing"
-        raise SetupError(f"Only results of one protocol can be compared; these are of {named}.")
-    notes = []
-    for key in ("data", "boxes", "weights", "decoder", "failures", "precision", "version"):
-        if len({repr(result.plan.get(key)) for result in results}) > 1:
-            notes.append(f"The systems were scored with different {key} (see their plans).")
-    if len({repr(sorted(result.versions.items())) for result in results}) > 1:
-        notes.append("The systems were scored with different versions of packages.")
-    return notes
+    from jwb_dh_v1.results.comparable import require_comparable
+
+    return require_comparable(results)
 
 
 def _signs(console: Console, text: str) -> str:
@@ -201,12 +193,16 @@ def remarks(results: Sequence[Result]) -> list[str]:
     scores = [score for result in results for score in result.scores]
     filled = dict.fromkeys(s.failures for s in scores if s.failures != "strict" and s.skipped + s.failed)
     found = [POLICY_NOTES[policy] for policy in filled]
-    few = dict.fromkeys(title(s.metric) for s in scores if s.note)
+    few = dict.fromkeys(title(s.metric) for s in scores if s.note.startswith("biased"))
     if few:
         found.append(
             f"{', '.join(few)}: fewer features than dimensions (numbers in results.json), therefore biased upwards; "
             "compare only sets of the same size."
         )
+    for result in results:
+        of = f" of {printable(result.name)}" if len(results) > 1 else ""
+        notes = [score for score in result.scores if score.note and not score.note.startswith("biased")]
+        found += [f"{title(score.metric)}{of}: {score.note}." for score in notes]
     found += [f"{title(name)} is not in {results[0].protocol}: {why}." for name, why in _absent(protocol, results)]
     return found
 

@@ -1,0 +1,134 @@
+"""`jwb-dh report`, `compare`, `ablate`, `reconcile`: what results say. Heavy imports happen inside."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jwb_dh_v1.cli_data import SHAPE
+from jwb_dh_v1.errors import SetupError
+
+
+def _report(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from jwb_dh_v1.results import Result
+    from jwb_dh_v1.results.report import write_comparison, write_report
+    from jwb_dh_v1.results.tables import print_comparison, print_table
+
+    console = Console()
+    results = [Result.load(run) for run in args.runs]
+    for result in results:
+        if len(results) == 1:
+            print_table(result, console)
+            path = Path(args.out or Path(args.runs[0]) / "report.html")
+            write_report(result, None, path)
+    if len(results) > 1:
+        print_comparison(results, console)
+        path = Path(args.out or "report.html")
+        write_comparison(results, path)
+    console.print(f"Report: {path}", markup=False)
+    return 0
+
+
+def _reconcile(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jwb_dh_v1.results.reconcile import reconcile
+
+    cells = reconcile(args.folder)
+    table = Table(title="published cells that the per-video files do not give" if not args.cells else "all cells")
+    for column in ("region", "system", "metric", "published", "recomputed", "rule"):
+        table.add_column(column, overflow="fold", no_wrap=column != "rule")
+    for cell in cells:
+        if args.cells or cell.verdict in {"not reproducible", "last digit"}:
+            found = "" if cell.recomputed is None else f"{cell.recomputed:.4f}"
+            of = cell.published
+            table.add_row(of.region, of.system, of.metric, of.text, found or cell.verdict, cell.rule)
+    console = Console()
+    console.print(table)
+    counts = Counter(cell.verdict for cell in cells)
+    console.print(", ".join(f"{counts[verdict]} {verdict}" for verdict in counts) + f", of {len(cells)} cells")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from jwb_dh_v1.results import Result
+    from jwb_dh_v1.results.compare import compare
+    from jwb_dh_v1.results.compare_table import print_compared
+
+    runs = [Result.load(run) for run in args.runs]
+    found = compare(
+        runs, args.baseline, metrics=args.metrics, regions=args.regions, difference=_differences(args.difference)
+    )
+    print_compared(found)
+    if args.json:
+        Path(args.json).write_text(found.to_json(), encoding="utf-8")
+    return 0
+
+
+def _differences(pairs: list[str]) -> float | dict[str, float] | None:
+    """`0.01` for all metrics, or `ssim=0.01 fid=5`."""
+    found: dict[str, float] = {}
+    try:
+        for pair in pairs:
+            name, equals, value = pair.partition("=")
+            if not equals and len(pairs) == 1:
+                return float(pair)
+            found[name] = float(value)
+    except ValueError:
+        raise SetupError(f"--difference takes a number, or METRIC=NUMBER ..., not {' '.join(pairs)!r}.") from None
+    return found or None
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    from jwb_dh_v1.results import Result
+    from jwb_dh_v1.results.ablate import ablate, ablate_published
+    from jwb_dh_v1.results.compare_table import print_ablation
+
+    found = ablate([Result.load(run) for run in args.runs]) if args.runs else ablate_published()
+    print_ablation(found)
+    if args.json:
+        Path(args.json).write_text(found.to_json(), encoding="utf-8")
+    return 0
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands on results to those of `jwb-dh`."""
+    report = commands.add_parser("report", help="print a run's table and write its report; several runs: compare")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="output folder of `jwb-dh score`")
+    report.add_argument("--out", help="the HTML file")
+    report.set_defaults(run=_report)
+
+    compare = commands.add_parser(
+        "compare", formatter_class=SHAPE, help="paired differences between runs, with intervals and tests",
+        description="Compare runs clip by clip: differences with intervals over persons, a permutation test corrected "
+        "for all tests shown (Holm), effect sizes, and how many clips a difference takes to be seen. Runs of another "
+        "protocol, data, box source or weights are refused by name.",
+        epilog="examples:\n  jwb-dh compare runs/demo/copy runs/demo/blurred\n"
+        "  jwb-dh compare runs/v1 runs/v2 runs/v3 --baseline runs/v1 --metrics ssim csim --difference 0.01\n",
+    )  # fmt: skip
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="output folder of `jwb-dh score`")
+    compare.add_argument("--baseline", help="name or folder of the run to compare with (default: the first)")
+    compare.add_argument("--metrics", nargs="+")
+    compare.add_argument("--regions", nargs="+")
+    compare.add_argument("--difference", nargs="+", default=[], metavar="[METRIC=]NUMBER", help="that should be seen")
+    compare.add_argument("--json", help="also write everything to this file")
+    compare.set_defaults(run=_compare)
+
+    ablate = commands.add_parser(
+        "ablate", help="what scoring face and hands adds to scoring the whole body; without runs: the published table"
+    )
+    ablate.add_argument("runs", nargs="*", metavar="RUN")
+    ablate.add_argument("--json", help="also write everything to this file")
+    ablate.set_defaults(run=_ablate)
+
+    reconcile = commands.add_parser(
+        "reconcile", help="recompute the published tables from the authors' own per-video files"
+    )
+    reconcile.add_argument("folder", metavar="DIR", help="checkout of the authors' repository (with SCres and FIDres)")
+    reconcile.add_argument("--cells", action="store_true", help="show all 288 cells, not only those that differ")
+    reconcile.set_defaults(run=_reconcile)
