@@ -1,0 +1,258 @@
+"""What the page shows of a result: table, radar, words, files to download; and the published tables.
+
+Names come from visitors: everything goes through `html.escape` or through components that escape.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jwb_dh_v1.results.plots import printable
+from jwb_dh_v1.results.reconcile import published
+from jwb_dh_v1.results.tables import STAND_INS, number, title
+
+TABLE = ["Metric", "Region", "Value", "Better", "n / skipped / failed", "95 % interval", "Network", "Note"]
+REGIONS = ("body", "face", "hands", "speech")
+# Where an open-ended scale has its middle in the radar: distances of this size are drawn half way.
+MIDDLE = {"fid": 50.0, "fid_clean": 50.0, "fvd": 500.0, "e_fid": 1.0, "wer": 0.5}
+SHORT = {
+    "subject_consistency": "Subject",
+    "background_consistency": "Background",
+    "motion_smoothness": "Smoothness",
+    "dynamic_degree": "Dynamic",
+    "aesthetic_quality": "Aesthetic",
+    "imaging_quality": "Imaging",
+}
+TOP = {"psnr": 50.0, "aesthetic_quality": 10.0, "imaging_quality": 100.0}
+
+
+def digits(value: float | None) -> int:
+    """Digits after the point for four in all."""
+    return 3 if not value or not math.isfinite(value) else min(4, max(0, 3 - math.floor(math.log10(abs(value)))))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value is not None else None
+
+
+def table(document: Mapping[str, Any]) -> str:
+    """One line per metric and region, as an HTML table that a keyboard can scroll."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in document["samples"]:
+        if row["status"] != "ok":
+            reasons.setdefault((row["metric"], row["region"]), []).append(row["message"])
+    lines = []
+    for score in document["scores"]:
+        value = _number(score["value"])
+        known = digits(value)
+        ci = score["ci95"]
+        why = dict.fromkeys(reasons.get((score["metric"], score["region"]), []))
+        note = "; ".join([*([score["note"]] if score["note"] else []), *list(why)[:2]])
+        unit = f" {score['unit']}" if score["unit"] and value is not None else ""
+        cells = [
+            score["region"],
+            number(value, known) + unit,
+            "higher ↑" if score["higher_is_better"] else "lower ↓",
+            f"{score['n']} / {score['skipped']} / {score['failed']}",
+            f"[{number(ci[0], known)}, {number(ci[1], known)}]" if ci else "–",
+            score["networks"],
+            printable(note, 300),
+        ]
+        faint = ' class="faint"' if value is None else ""
+        lines.append(f'<tr{faint}><th scope="row">{html.escape(title(score["metric"]))}</th>'
+                     + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")  # fmt: skip
+    heads = "".join(f'<th scope="col">{head}</th>' for head in TABLE)
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Scores"><table class="scores">'
+        f"<caption>Scores</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def words(document: Mapping[str, Any]) -> str:
+    """A diagnosis in a few sentences, as HTML."""
+    scores = document["scores"]
+    found = [s for s in scores if s["value"] is not None]
+    failed = sorted({row["message"] for row in document["samples"] if row["status"] == "failed"})
+    size = len({row["sample_id"] for row in document["samples"]})
+    clips = "one clip" if size == 1 else f"{size} clips"
+    lines = [f"{document['protocol']}: {len(found)} of {len(scores)} scores of {clips}."]
+    for row in weakest(document):
+        lines.append(row)
+    if failed:
+        lines.append("Failed: " + " ".join(failed[:3]))
+    lines += document["remarks"]
+    if document["protocol"].startswith("lite/"):
+        lines.append(STAND_INS)
+    items = "".join(f"<li>{html.escape(printable(line, 500))}</li>" for line in lines)
+    name = html.escape(printable(document["name"], 80))
+    return f'<section aria-label="Diagnosis" class="words"><h3>{name}</h3><ul>{items}</ul></section>'
+
+
+def weakest(document: Mapping[str, Any]) -> list[str]:
+    """Where a clip's curve falls furthest below its own middle: one sentence per metric, at most three."""
+    better = {(s["metric"], s["region"]): s["higher_is_better"] for s in document["scores"]}
+    drops = []
+    for row in document["samples"]:
+        curve = np.array([v if isinstance(v, float) else np.nan for v in row["curve"]])
+        if row["status"] != "ok" or np.isfinite(curve).sum() < 8:
+            continue
+        sign = 1 if better[row["metric"], row["region"]] else -1
+        middle = float(np.nanmedian(curve))
+        spread = float(np.nanmedian(np.abs(curve - middle)))
+        at = int(np.nanargmin(sign * curve))
+        if spread > 0 and sign * (middle - curve[at]) > 6 * spread:
+            drops.append((sign * (middle - curve[at]) / spread, row, at, curve[at], middle))
+    drops.sort(key=lambda drop: -drop[0])
+    return [
+        f"{title(row['metric'])} of {row['region']} in {printable(row['sample_id'], 40)} is at its worst at entry "
+        f"{at} of its curve: {number(worst, digits(worst))}, usually {number(middle, digits(middle))}."
+        for _, row, at, worst, middle in drops[:3]
+    ]
+
+
+def goodness(score: Mapping[str, Any]) -> float | None:
+    """A score on a common scale for the radar: 1 at the edge is as good as can be, 0 in the middle as bad.
+
+    Bounded scales are taken as they are; open-ended distances d are drawn at m / (m + d) with m from `MIDDLE`.
+    """
+    value = _number(score["value"])
+    if value is None:
+        return None
+    name = score["metric"]
+    if name in MIDDLE:
+        return MIDDLE[name] / (MIDDLE[name] + max(value, 0.0))
+    share = value / TOP[name] if name in TOP else value
+    return min(1.0, max(0.0, share if score["higher_is_better"] else 1 - share))
+
+
+def radar(document: Mapping[str, Any], region: str) -> str:
+    """One region's scores as a polygon, as `<figure>`; of fewer than three scores, nothing."""
+    known = [(s, g) for s in document["scores"] if s["region"] == region and (g := goodness(s)) is not None]
+    if len(known) < 3:
+        return ""
+    size, radius, centre = 340, 92.0, (170.0, 136.0)
+
+    def point(place: int, share: float) -> tuple[float, float]:
+        angle = 2 * math.pi * place / len(known) - math.pi / 2
+        return centre[0] + radius * share * math.cos(angle), centre[1] + radius * share * math.sin(angle)
+
+    def ring(shares: Sequence[float]) -> str:
+        return " ".join("{:.1f},{:.1f}".format(*point(i, share)) for i, share in enumerate(shares))
+
+    parts = [
+        f'<polygon points="{ring([share] * len(known))}" fill="none" stroke="currentColor" stroke-opacity="0.25"/>'
+        for share in (0.25, 0.5, 0.75, 1.0)
+    ]
+    for i, (score, _) in enumerate(known):
+        x, y = point(i, 1)
+        lx, ly = point(i, 1.12)
+        anchor = "middle" if abs(lx - centre[0]) < 12 else "start" if lx > centre[0] else "end"
+        value = _number(score["value"])
+        parts.append(f'<line x1="{centre[0]}" y1="{centre[1]}" x2="{x:.1f}" y2="{y:.1f}" stroke="currentColor" '
+                     'stroke-opacity="0.25"/>')  # fmt: skip
+        label = SHORT.get(score["metric"], title(score["metric"]))
+        ly -= 8 if ly < centre[1] - radius / 2 else 0  # two lines above the polygon need room
+        said = number(value, digits(value))
+        parts.append(f'<text x="{lx:.1f}" y="{ly + 3:.1f}" text-anchor="{anchor}">{html.escape(label)}'
+                     f'<tspan x="{lx:.1f}" dy="12" class="faint">{said}</tspan></text>')  # fmt: skip
+    points = [point(i, g) for i, (_, g) in enumerate(known)]
+    parts.append(f'<polygon points="{ring([g for _, g in known])}" class="area"/>')
+    parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" class="dot"/>' for x, y in points]
+    values = [(title(score["metric"]), _number(score["value"])) for score, _ in known]
+    listed = "; ".join(f"{name} {number(value, digits(value))}" for name, value in values)
+    alt = html.escape(f"Radar of {region}: {listed}. Further out is better.")
+    return (
+        f'<figure class="radar"><figcaption>{html.escape(region.capitalize())}</figcaption>'
+        f'<svg role="img" aria-label="{alt}" viewBox="0 0 {size} 270">{"".join(parts)}</svg></figure>'
+    )
+
+
+def radars(document: Mapping[str, Any]) -> str:
+    """All regions' radars side by side, with how to read them."""
+    drawn = [radar(document, region) for region in REGIONS]
+    if not any(drawn):
+        return '<p class="faint">A radar needs three scores of one region.</p>'
+    open_ended = [f"{title(n)} {m:g}" for n, m in MIDDLE.items() if any(s["metric"] == n for s in document["scores"])]
+    note = "Further out is better. Bounded scores stand on their own scale (PSNR up to 50 dB)."
+    if open_ended:
+        note += f" Distances without an end are drawn half way out at: {', '.join(open_ended)}."
+    return f'<div class="radars">{"".join(drawn)}</div><p class="faint">{html.escape(note)}</p>'
+
+
+def per_clip(document: Mapping[str, Any]) -> dict[str, Any]:
+    """One line per clip and one column per metric and region, as a table's `headers` and `value`."""
+    columns = list(dict.fromkeys((row["metric"], row["region"]) for row in document["samples"]))
+    cells = {(row["sample_id"], row["metric"], row["region"]): row for row in document["samples"]}
+    shown = [column for column in columns if any(cells[key]["value"] is not None for key in cells if key[1:] == column)]
+    lines = []
+    for name in dict.fromkeys(row["sample_id"] for row in document["samples"]):
+        values = [cells[name, *column] for column in shown]
+        lines.append([printable(name), *(_cell(row) for row in values)])
+    return {"headers": ["Clip", *(f"{title(m)}, {r}" for m, r in shown)], "value": lines}
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    value = _number(row["value"])
+    return row["status"] if value is None else number(value, digits(value))
+
+
+def downloads(document: Mapping[str, Any], folder: Path) -> tuple[str, str]:
+    """Write `results.json` and `samples.csv`; a cell that a spreadsheet would run gets a quote before it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole, rows = folder / "results.json", folder / "samples.csv"
+    whole.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    columns = [name for name in (document["samples"] or [{}])[0] if name not in {"curve", "facts"}]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(columns)
+    for row in document["samples"]:
+        writer.writerow([_harmless(row[name]) for name in columns])
+    rows.write_text(buffer.getvalue(), encoding="utf-8")
+    return str(whole), str(rows)
+
+
+def _harmless(value: Any) -> Any:
+    return "'" + value if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
+
+
+MARKS = {"reproduced": "✓", "last digit": "≈", "not reproducible": "✗", "no data": "·"}
+
+
+@cache
+def leaderboard_rows() -> list[dict[str, str]]:
+    """The published cells with whether the authors' own per-video files give them (`verdicts.csv`)."""
+    path = Path(__file__).with_name("verdicts.csv")
+    with path.open(newline="", encoding="utf-8") as handle:
+        verdicts = {(r["region"], r["system"], r["metric"]): r["verdict"] for r in csv.DictReader(handle)}
+    return [
+        {
+            "region": cell.region,
+            "system": cell.system,
+            "metric": cell.metric,
+            "published": cell.text,
+            "verdict": verdicts[cell.region, cell.system, cell.metric],
+            "source": "arXiv 2507.20987",
+        }
+        for cell in published()
+    ]
+
+
+def leaderboard_table(region: str) -> tuple[list[str], list[list[str]]]:
+    """Column titles and one line per system."""
+    rows = [row for row in leaderboard_rows() if row["region"] == region]
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    lines = []
+    for system in dict.fromkeys(row["system"] for row in rows):
+        cells = {r["metric"]: f"{r['published']} {MARKS[r['verdict']]}" for r in rows if r["system"] == system}
+        lines.append([system, *(cells[metric] for metric in metrics), "arXiv 2507.20987"])
+    return ["System", *(SHORT.get(metric, title(metric)) for metric in metrics), "Source"], lines
