@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jwb_dh_v1 import __version__, cli_data, cli_judge, cli_results
+from jwb_dh_v1 import __version__, cli_data, cli_judge, cli_publish, cli_results
 from jwb_dh_v1.cli_data import counting
 from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, WrongHash
 
@@ -274,6 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_data.add_commands(commands)
     cli_judge.add_commands(commands)
     cli_results.add_commands(commands)
+    cli_publish.add_commands(commands)
 
     weights = commands.add_parser("weights", help="list, fetch or verify weights and media")
     weights.add_argument("action", choices=["list", "fetch", "verify"])

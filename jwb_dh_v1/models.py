@@ -120,7 +120,7 @@ class Models:
         """The device networks run on.
 
         Raises:
-            SetupError: CUDA was asked for and is not there.
+            SetupError: CUDA was asked for and is not there, or there is no such device.
 
         """
         import torch
@@ -132,7 +132,10 @@ class Models:
             if not torch.cuda.is_available():
                 raise SetupError(f"--device {name}: torch sees no CUDA device; use --device cpu.")
             torch.backends.cudnn.allow_tf32 = False  # convolutions otherwise round to 10 bits, without being asked
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError:
+            raise SetupError(f"--device {name}: torch knows no such device; use auto, cpu, cuda or cuda:1.") from None
 
     def _placed(self, net: Net) -> Net:
         """A feature network on the device, in the precision asked for."""

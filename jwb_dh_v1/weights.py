@@ -100,7 +100,7 @@ def resolve(name: str, given: Mapping[str, Path] | None = None, other: bool = Fa
             raise MissingWeights(f"--weights {name}={given[name]}: there is no such file.")
         return given[name] if other or not file.sha256 else _verified(given[name], name, file)
     own = os.environ.get("JWB_WEIGHTS")
-    looked = [Path(own) / file.filename if Path(own).is_dir() else Path(own)] if own else []
+    looked = [] if not own else _in_folder(Path(own), file) if Path(own).is_dir() else [Path(own)]
     looked.append(cached(file))
     for path in looked:
         if path.is_file() and path.name == file.filename and file.sha256:
@@ -113,6 +113,12 @@ def resolve(name: str, given: Mapping[str, Path] | None = None, other: bool = Fa
         f"{name} ({file.filename}{size}, {file.licence}) is not in {places}. {run} your own copy by --weights "
         f"{name}=PATH" + (" or the folder JWB_WEIGHTS." if file.sha256 else ".")
     )
+
+
+def _in_folder(folder: Path, file: File) -> list[Path]:
+    """Where a file may lie in the user's folder: under its name, and under its file name if no other file has that."""
+    alone = sum(one.filename == file.filename for one in FILES.values()) == 1
+    return [folder / file.name, *([folder / file.filename] if alone else [])]
 
 
 def _verified(path: Path, name: str, file: File) -> Path:

@@ -191,6 +191,19 @@ def test_the_users_own_files_go_first(table, wheel, tmp_path, monkeypatch):
         weights.resolve("net", {"net": other})
 
 
+def test_files_that_share_a_file_name_lie_under_their_own_names(table, wheel, tmp_path, monkeypatch):
+    """Two networks bring a config.json each: in a flat folder neither is taken for the other."""
+    for name in ("one/net.bin", "two/net.bin"):
+        table(wheel, name=name)
+    monkeypatch.setenv("JWB_WEIGHTS", str(tmp_path / "mine"))
+    (tmp_path / "mine" / "two").mkdir(parents=True)
+    (tmp_path / "mine" / "net.bin").write_bytes(b"whose is it?")
+    (tmp_path / "mine" / "two" / "net.bin").write_bytes(CONTENT)
+    assert weights.resolve("two/net.bin") == tmp_path / "mine" / "two" / "net.bin"
+    with pytest.raises(MissingWeights):
+        weights.resolve("one/net.bin")
+
+
 def test_all_missing_files_are_named_at_once(table):
     table(Url("http://127.0.0.1:9/a"), name="a")
     table(Url("http://127.0.0.1:9/b"), name="b")

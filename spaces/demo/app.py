@@ -36,7 +36,9 @@ from starlette.middleware import Middleware
 
 from jwb_dh_v1.data.pairs import VIDEOS
 from jwb_dh_v1.metrics import PROTOCOLS
+from jwb_dh_v1.plan import make_plan
 from jwb_dh_v1.results.tables import title
+from jwb_dh_v1.weights import fetch
 
 WAITING = 20  # jobs in the queue
 REGIONS = [("Body", "body"), ("Face", "face"), ("Hands", "hands")]
@@ -300,5 +302,7 @@ def launch(**options: Any) -> Any:
 
 
 if __name__ == "__main__":
+    if os.environ.get("SPACE_ID"):  # nothing was fetched before on a Space of the Hub
+        fetch(make_plan("lite").weights, say=print)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the files go when a Space is stopped
     launch()
