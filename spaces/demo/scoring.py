@@ -30,9 +30,10 @@ from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.weights import resolve_all
 
 try:
-    import spaces  # ZeroGPU's package; on other machines there is none, and the decorator does nothing
+    # ZeroGPU's package; elsewhere there is none (or, beside a checkout, the folder of that name), and nothing is done.
+    from spaces import GPU
 
-    on_gpu: Callable[[Any], Any] = spaces.GPU(duration=120)
+    on_gpu: Callable[[Any], Any] = GPU(duration=120)
 except ImportError:
 
     def on_gpu(function: Any) -> Any:
