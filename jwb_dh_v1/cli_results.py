@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,40 @@ def _ablate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _diagnose(args: argparse.Namespace) -> int:
+    from jwb_dh_v1.results import Result
+    from jwb_dh_v1.results.diagnose import diagnose
+    from jwb_dh_v1.results.diagnose_ranks import diagnose_published
+    from jwb_dh_v1.results.diagnose_table import print_diagnosis, print_published
+
+    if not args.runs:
+        print_published(diagnose_published())
+        return 0
+    if args.judge and len(args.runs) > 1:
+        raise SetupError("--judge goes with one run: a win rate is one system's.")
+    against = Result.load(args.against) if args.against else None
+    found = [diagnose(Result.load(run), against, win_rate=_win_rate(args.judge), fps=args.fps) for run in args.runs]
+    for one in found:
+        print_diagnosis(one)
+    if args.json:
+        Path(args.json).write_text("[" + ",\n".join(one.to_json() for one in found) + "]\n", encoding="utf-8")
+    return 0
+
+
+def _win_rate(path: str | None) -> Any:
+    """The win rate in a `judge.json`, or nothing."""
+    from jwb_dh_v1.judge.intervals import Estimate
+
+    if path is None:
+        return None
+    try:
+        rates = json.loads(Path(path).read_text(encoding="utf-8"))["rates"]
+        (rate,) = rates
+        return Estimate(**rate["rate"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SetupError(f"{path} is no judge.json of one system (`jwb-dh judge run` writes it): {error}.") from None
+
+
 def add_commands(commands: Any) -> None:
     """Add the commands on results to those of `jwb-dh`."""
     report = commands.add_parser("report", help="print a run's table and write its report; several runs: compare")
@@ -125,6 +160,20 @@ def add_commands(commands: Any) -> None:
     ablate.add_argument("runs", nargs="*", metavar="RUN")
     ablate.add_argument("--json", help="also write everything to this file")
     ablate.set_defaults(run=_ablate)
+
+    diagnose = commands.add_parser(
+        "diagnose", formatter_class=SHAPE, help="what went wrong with a system, from its scores, with the evidence",
+        description="Rules with their evidence: frozen, another person, other words, drift, soft pictures, ... per "
+        "system and per clip, with the moment it goes wrong. Without a run: the published systems, by rank.",
+        epilog="examples:\n  jwb-dh diagnose runs/demo/frozen\n"
+        "  jwb-dh diagnose runs/mine --against runs/baseline --judge runs/judge/judge.json --json diagnosis.json\n",
+    )  # fmt: skip
+    diagnose.add_argument("runs", nargs="*", metavar="RUN", help="output folder of `jwb-dh score`")
+    diagnose.add_argument("--against", metavar="RUN", help="a run to measure against (default: the teaser's ranges)")
+    diagnose.add_argument("--judge", metavar="FILE", help="judge.json of `jwb-dh judge run`, for its win rate")
+    diagnose.add_argument("--fps", type=float, help="frames per second, to give moments in seconds")
+    diagnose.add_argument("--json", help="also write everything to this file")
+    diagnose.set_defaults(run=_diagnose)
 
     reconcile = commands.add_parser(
         "reconcile", help="recompute the published tables from the authors' own per-video files"
