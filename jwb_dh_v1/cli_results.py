@@ -131,6 +131,54 @@ def _win_rate(path: str | None) -> Any:
         raise SetupError(f"{path} is no judge.json of one system (`jwb-dh judge run` writes it): {error}.") from None
 
 
+def _leaderboard(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from jwb_dh_v1.results.leaderboard import leaderboard, write_leaderboard
+    from jwb_dh_v1.results.submission import check_submission
+
+    console = Console()
+    bad = 0
+    if args.check:
+        for folder in args.sources:
+            for problem in check_submission(folder, data=args.data, split=args.split):
+                bad += problem.severe
+                said = f"{folder}: {problem.rule}: {problem.message}"
+                console.print(said, style="red" if problem.severe else None, highlight=False, markup=False)
+        if bad or not args.out:
+            console.print(f"{bad} problems in {len(args.sources)} submissions.")
+            return 1 if bad else 0
+    if not args.out:
+        raise SetupError("Give --out FOLDER for the page, or --check to check submissions.")
+    board = leaderboard(args.sources)
+    for path in write_leaderboard(board, args.out, args.title):
+        console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+    for place, reason in board.refused:
+        console.print(f"left out: {place}: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from jwb_dh_v1.results import Result, export
+
+    if args.format in export.FORMATS:
+        text = export.FORMATS[args.format]([Result.load(run) for run in args.runs])
+    elif len(args.runs) > 1:
+        raise SetupError(f"--format {args.format} takes one run: a model's card holds its own scores.")
+    elif args.dataset is None or args.revision is None:
+        raise SetupError(f"--format {args.format} needs --dataset OWNER/NAME and --revision, the commit scored.")
+    else:
+        result = Result.load(args.runs[0])
+        make = export.to_eval_results if args.format == "eval-results" else export.to_model_index
+        text = make(result, args.dataset, revision=args.revision)
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.out).write_text(text, encoding="utf-8")
+    else:
+        print(text, end="" if text.endswith("\n") else "\n")
+    return 0
+
+
 def add_commands(commands: Any) -> None:
     """Add the commands on results to those of `jwb-dh`."""
     report = commands.add_parser("report", help="print a run's table and write its report; several runs: compare")
@@ -174,6 +222,31 @@ def add_commands(commands: Any) -> None:
     diagnose.add_argument("--fps", type=float, help="frames per second, to give moments in seconds")
     diagnose.add_argument("--json", help="also write everything to this file")
     diagnose.set_defaults(run=_diagnose)
+
+    board = commands.add_parser(
+        "leaderboard", formatter_class=SHAPE, help="runs as a page of tables, one per protocol and region",
+        description="Tables of runs that may stand side by side (others get tables of their own), with ranks, an "
+        "aggregate, how the order changes under others, and the published table beside.",
+        epilog="examples:\n  jwb-dh leaderboard runs/ --out site/\n  jwb-dh leaderboard ORG/results --out site/\n"
+        "  jwb-dh leaderboard runs/mine --check --data jwb-dh-v1\n",
+    )  # fmt: skip
+    board.add_argument("sources", nargs="+", metavar="SOURCE", help="folder of runs, results.json, or Hub dataset")
+    board.add_argument("--out", help="folder for index.html and leaderboard.json")
+    board.add_argument("--title", default="JWB-DH-V1 leaderboard")
+    board.add_argument("--check", action="store_true", help="check submissions; exit code 1 if one has a problem")
+    board.add_argument("--data", help="with --check: the dataset, to count its samples")
+    board.add_argument("--split", default="evaluation")
+    board.set_defaults(run=_leaderboard)
+
+    export = commands.add_parser("export", help="results as CSV, LaTeX, Markdown, or for a model's card on the Hub")
+    export.add_argument("runs", nargs="+", metavar="RUN")
+    export.add_argument(
+        "--format", choices=["csv", "latex", "markdown", "eval-results", "model-index"], default="markdown"
+    )
+    export.add_argument("--dataset", metavar="OWNER/NAME", help="for eval-results and model-index")
+    export.add_argument("--revision", help="commit of that dataset")
+    export.add_argument("--out", help="the file (default: print it)")
+    export.set_defaults(run=_export)
 
     reconcile = commands.add_parser(
         "reconcile", help="recompute the published tables from the authors' own per-video files"

@@ -35,12 +35,19 @@ TYPED = ("Ha3/wo", "face")  # a summary row of four-digit numbers that no per-vi
 
 @dataclass(frozen=True)
 class Published:
-    """One cell of the published tables; `text` as printed, a percentage for five of the VBench dimensions."""
+    """One cell of the published tables (arXiv 2507.20987).
+
+    Attributes:
+        text: as printed, a percentage for five of the VBench dimensions.
+        verdict: whether the authors' own per-video files give it, as `reconcile` found on their commit b70702d.
+
+    """
 
     region: str
     system: str
     metric: str
     text: str
+    verdict: str
 
     @property
     def number(self) -> float:
@@ -77,7 +84,7 @@ def published() -> Iterator[Published]:
     """The 288 cells of the three tables: 3 regions x 8 systems x 12 metrics."""
     text = (files("jwb_dh_v1.results") / "published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
-        yield Published(row["region"], row["system"], row["metric"], row["published"])
+        yield Published(row["region"], row["system"], row["metric"], row["published"], row["verdict"])
 
 
 def reconcile(folder: str | Path) -> list[Reconciled]:

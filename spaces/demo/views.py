@@ -230,17 +230,14 @@ MARKS = {"reproduced": "✓", "last digit": "≈", "not reproducible": "✗", "n
 
 @cache
 def leaderboard_rows() -> list[dict[str, str]]:
-    """The published cells with whether the authors' own per-video files give them (`verdicts.csv`)."""
-    path = Path(__file__).with_name("verdicts.csv")
-    with path.open(newline="", encoding="utf-8") as handle:
-        verdicts = {(r["region"], r["system"], r["metric"]): r["verdict"] for r in csv.DictReader(handle)}
+    """The published cells with whether the authors' own per-video files give them."""
     return [
         {
             "region": cell.region,
             "system": cell.system,
             "metric": cell.metric,
             "published": cell.text,
-            "verdict": verdicts[cell.region, cell.system, cell.metric],
+            "verdict": cell.verdict,
             "source": "arXiv 2507.20987",
         }
         for cell in published()
