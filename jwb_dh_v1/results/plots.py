@@ -1,40 +1,27 @@
 """Drawings of a report as SVG: scores by region, a curve over frames, a frame with its boxes.
 
-Every SVG stands alone, carries its description as text, and takes its ink from the page around it, so that one
-drawing reads on light, dark and printed pages. Scores are dots with intervals, one panel per metric: metrics share
-neither range nor direction, and a bar or a radar would need both (and a zero).
+Scores are dots with intervals, one panel per metric: metrics share neither range nor direction. Those that do are on
+the radar of `charts.py`.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
-import io
 import math
-import re
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from jwb_dh_v1.results.svg import FAINT, FONT, INK, MARKERS, PAGE, settings, to_svg
+from jwb_dh_v1.results.svg import figure as figure_of
+from jwb_dh_v1.results.svg import printable as printable  # also imported from here
 
-# Okabe and Ito's colours, told apart by people who are colour-blind; each system has a marker of its own as well.
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 BOXES = {"body": "#56B4E9", "face": "#F0E442", "left_hand": "#E69F00", "right_hand": "#CC79A7"}
-# What is drawn in these colours takes the page's: matplotlib knows no `currentColor` and no CSS variables.
-INK, FAINT = "#010203", "#040506"
-PAGE = {INK: "currentColor", FAINT: "var(--faint, #888)"} | {
-    f"#00{number:02x}fe": f"var(--series-{number}, {colour})" for number, colour in enumerate(SERIES)
-}
-FONT = "system-ui, sans-serif"
-PER_INCH = 72  # points: one unit of the SVG is one CSS pixel
+WIDTH = 430  # of a panel, in pixels: on a telephone its letters are still read
 POINTS = 300  # single samples drawn per mark, evenly taken from the sorted values
 PICTURE = 480  # longer side of a frame in the report, in pixels
 
@@ -62,63 +49,7 @@ class Mark:
     series: int = 0
 
 
-def printable(text: str, most: int = 60) -> str:
-    """Text without control characters and halves of characters, cut to `most` characters."""
-    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return clean if len(clean) <= most else clean[: most - 1] + "…"
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width / PER_INCH, height / PER_INCH))
-
-
-def _settings() -> dict[str, Any]:
-    return {
-        "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
-        "svg.hashsalt": "jwb-dh-v1",  # the same drawing gives the same bytes
-        "text.parse_math": False,  # a name with $ is a name
-        "font.size": 11,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": FAINT,
-        "axes.linewidth": 0.8,
-        "xtick.color": FAINT,
-        "ytick.color": FAINT,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-
-
-def _svg(figure: Figure, alt: str) -> str:
-    """A figure as one `<svg>` element that scales with its place and can stand several times in a page."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # matplotlib only measures the text; the reader's browser has the font for it.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue().decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    for ours, theirs in PAGE.items():
-        text = re.sub(ours, theirs, text, flags=re.IGNORECASE)
-    text = re.sub(r"(font: (?:\w+ )?[\d.]+px )[^;\"]*", rf"\1{FONT}", text)
-    text = re.sub(r'<g id="(?:figure|axes|patch|line2d|text|matplotlib|xtick|ytick|\w*Collection)[^"]*">', "<g>", text)
-    mark = hashlib.sha256((alt + text).encode()).hexdigest()[:10]
-    for name in set(re.findall(r' id="([^"]+)"', text)):
-        text = re.sub(rf'(\bid="|href="#|url\(#){re.escape(name)}(?=["\)])', rf"\g<1>{mark}-{name}", text)
-    opening = f'<svg role="img" aria-label="{html.escape(alt)}" xmlns="http://www.w3.org/2000/svg" '
-    opening += 'xmlns:xlink="http://www.w3.org/1999/xlink" '
-    viewbox = re.search(r'viewBox="[^"]*"', text)
-    assert viewbox is not None
-    size = f'width="{figure.get_figwidth() * PER_INCH:g}" height="{figure.get_figheight() * PER_INCH:g}" '
-    return opening + size + viewbox.group() + text[text.index(">") :].rstrip()
-
-
-def _span(marks: Sequence[Mark], limits: tuple[float | None, float | None]) -> tuple[float, float]:
+def span(marks: Sequence[Mark], limits: tuple[float | None, float | None]) -> tuple[float, float]:
     """Where the axis begins and ends: all that is drawn with some air, never beyond what the metric can be."""
     shown = [v for m in marks for v in (m.value, *(m.interval or ()), *m.points) if v is not None and math.isfinite(v)]
     low, high = min(shown, default=0.0), max(shown, default=1.0)
@@ -134,6 +65,11 @@ def _span(marks: Sequence[Mark], limits: tuple[float | None, float | None]) -> t
     return left, right
 
 
+def margin(labels: Sequence[str]) -> float:
+    """Pixels that labels at the left of an axis take."""
+    return 18 + 6.6 * max(map(len, labels), default=0)
+
+
 def interval_plot(
     marks: Sequence[Mark],
     *,
@@ -141,7 +77,9 @@ def interval_plot(
     higher_is_better: bool,
     limits: tuple[float | None, float | None] = (None, None),
     unit: str = "",
-    width: float = 510,
+    width: float = WIDTH,
+    right: float = 0,
+    singles: bool = True,
 ) -> str:
     """One metric: a row per mark with dot, 95 % interval, single samples, and the value in words.
 
@@ -152,6 +90,8 @@ def interval_plot(
         limits: what the metric can be.
         unit: of the value.
         width: in CSS pixels; the height follows from the rows.
+        right: least margin at the right, so that the axis ends where that of another drawing does.
+        singles: whether single samples are drawn; the axis has room for them in any case.
 
     Returns:
         An `<svg>` element.
@@ -166,14 +106,14 @@ def interval_plot(
         lines.append(mark)
     labels = [line if isinstance(line, str) else printable(line.label or line.group, 20) for line in lines]
     step, top, bottom = 20, 6, 36
-    left = 14 + 6.2 * max(map(len, labels), default=0)
-    right = 14 + 6.4 * max((len(mark.text) for mark in marks), default=0)
+    left = margin(labels)
+    right = max(right, 14 + 6.4 * max((len(mark.text) for mark in marks), default=0))
     height = top + bottom + step * len(lines)
-    with mpl.rc_context(_settings()):
-        figure = _figure(width, height)
+    with mpl.rc_context(settings()):
+        figure = figure_of(width, height)
         box = (left / width, bottom / height, (width - left - right) / width, step * len(lines) / height)
         axes = figure.add_axes(box)
-        axes.set_xlim(*_span(marks, limits))
+        axes.set_xlim(*span(marks, limits))
         axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
@@ -196,17 +136,17 @@ def interval_plot(
             if isinstance(line, Mark):
                 axes.axhline(y, color=FAINT, alpha=0.3, linewidth=0.6, zorder=0)
                 axes.text(1 + gap, y, line.text, transform=beside, ha="left", va="center")
-                _draw(axes, y, line)
+                _draw(axes, y, line if singles else replace(line, points=()))
         better = "better →" if higher_is_better else "← better"
         axes.set_xlabel(better + (f"   ({unit})" if unit else ""), loc="right" if higher_is_better else "left")
         alt = f"{title}, {'higher' if higher_is_better else 'lower'} is better. " + "; ".join(
             f"{printable(m.group)} {printable(m.label)}".strip() + f" {m.text}" for m in marks
         )
-        return _svg(figure, alt)
+        return to_svg(figure, alt)
 
 
 def _draw(axes: Any, y: float, mark: Mark) -> None:
-    colour, marker = f"#00{mark.series % len(SERIES):02x}fe", MARKERS[mark.series % len(MARKERS)]
+    colour, marker = PAGE.colour(mark.series), MARKERS[mark.series % len(MARKERS)]
     points = np.sort([p for p in mark.points if math.isfinite(p)])
     if len(points) > POINTS:
         points = points[np.linspace(0, len(points) - 1, POINTS).round().astype(int)]
@@ -246,10 +186,10 @@ def curve_plot(
 
     values = np.asarray(curve, np.float64)
     known = values[np.isfinite(values)]
-    with mpl.rc_context(_settings()):
-        figure = _figure(width, height)
+    with mpl.rc_context(settings()):
+        figure = figure_of(width, height)
         axes = figure.add_axes((52 / width, 40 / height, (width - 66) / width, (height - 62) / height))
-        axes.plot(moments, values, "-", color="#0000fe", linewidth=1.4, marker="." if len(values) <= 40 else None)
+        axes.plot(moments, values, "-", color=PAGE.colour(0), linewidth=1.4, marker="." if len(values) <= 40 else None)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(8, integer=True))
         axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         axes.set_xlabel("frame", loc="right")
@@ -257,8 +197,8 @@ def curve_plot(
             axes.axhline(known.mean(), color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.margins(x=0.02, y=0.18)
         for name, at in (marked or {}).items():
-            axes.axvline(moments[at], color="#0001fe", linewidth=0.8, zorder=0)
-            axes.plot(moments[at], values[at], "o", color="#0001fe", markersize=6)
+            axes.axvline(moments[at], color=PAGE.colour(1), linewidth=0.8, zorder=0)
+            axes.plot(moments[at], values[at], "o", color=PAGE.colour(1), markersize=6)
             axes.text(moments[at], 1.03, f"{name} ({moments[at]})", transform=axes.get_xaxis_transform(),
                       ha="center" if 0.1 < _place(axes, moments[at]) < 0.9 else
                       "left" if _place(axes, moments[at]) <= 0.1 else "right")  # fmt: skip
@@ -268,7 +208,7 @@ def curve_plot(
         if len(known):
             alt += f": from {known.min():.4g} to {known.max():.4g}, mean {known.mean():.4g}"
             alt += "".join(f"; {name} at frame {moments[at]}: {values[at]:.4g}" for name, at in (marked or {}).items())
-        return _svg(figure, alt)
+        return to_svg(figure, alt)
 
 
 def _place(axes: Any, x: float) -> float:
@@ -277,7 +217,7 @@ def _place(axes: Any, x: float) -> float:
     return float((x - low) / (high - low))
 
 
-def jpeg(frame: np.ndarray, longest: int = PICTURE) -> tuple[bytes, int, int]:
+def jpeg(frame: np.ndarray, longest: int = PICTURE, quality: int = 92) -> tuple[bytes, int, int]:
     """A frame, uint8 [H, W, 3] RGB, as JPEG bytes with its width and height; shrunk to `longest` pixels a side.
 
     Lossless files would be eight times as large. Quality 92 without chroma subsampling keeps a blur from a block.
@@ -287,7 +227,8 @@ def jpeg(frame: np.ndarray, longest: int = PICTURE) -> tuple[bytes, int, int]:
     if scale < 1:
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
         frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, sampling, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     done, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise ValueError(f"A frame of shape {frame.shape} could not be written as JPEG.")

@@ -1,22 +1,30 @@
 """The report: one HTML file with everything in it, for a browser, a printer or a screen reader.
 
-It loads nothing from anywhere and holds no date, so that the same result gives the same bytes. Names and messages come
-from files that may be hostile: the template escapes everything, and only the drawings of `plots.py` (which escape their
-own text) pass as they are.
+It loads nothing from anywhere (a policy in the page forbids it) and holds no date, so that the same result gives the
+same bytes. Names and messages come from files that may be hostile: the template escapes everything, and only our own
+drawings (which escape their own text) pass as they are. The one script is ours and is named by its hash in the policy;
+without it the page can be read and its clips play.
 """
 
 from __future__ import annotations
 
-import json
+import base64
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jwb_dh_v1.results import Result, Row, Score, write_atomically
+from jwb_dh_v1.results import Result, Score, sheets, timeline, write_atomically
+from jwb_dh_v1.results.charts import RIGHT
+from jwb_dh_v1.results.diagnose import diagnose
+from jwb_dh_v1.results.figures import distribution_svg, radar_axes, radar_svgs
+from jwb_dh_v1.results.illustrate import illustrate
 from jwb_dh_v1.results.plots import Mark, interval_plot, printable
+from jwb_dh_v1.results.ranking import rank
+from jwb_dh_v1.results.summary import Summary, aligned
 from jwb_dh_v1.results.tables import (
     STAND_INS,
     best,
@@ -30,76 +38,16 @@ from jwb_dh_v1.results.tables import (
     remarks,
     title,
 )
-from jwb_dh_v1.results.worst import draw, worst_cells
+from jwb_dh_v1.results.timeline import Player, Word
+from jwb_dh_v1.results.worst import Cell, draw_curves, worst_cells
+from jwb_dh_v1.results.worst import tasks as worst_tasks
 from jwb_dh_v1.sample import Sample
 
+_Cut = tuple[str, Callable[[], None]]
+LIMIT = 20_000_000  # bytes of a report
 LISTED = 200  # messages of one type, and transcripts; the rest is in samples.parquet
 NAMED = 20  # samples beside one message
-
-
-@dataclass
-class _Troubles:
-    """Skips or failures of one type: (sample, message) -> the cells (metric, region) they struck."""
-
-    status: str
-    error: str
-    found: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return sum(map(len, self.found.values()))
-
-    @property
-    def samples(self) -> int:
-        return len({sample for sample, _ in self.found})
-
-    def listed(self, scores: Sequence[Score]) -> list[tuple[str, list[str], str]]:
-        """Message, samples, and what they lack of all scores; what is the same is said once."""
-        alike: dict[tuple[str, str], list[str]] = {}
-        for (sample, message), struck in self.found.items():
-            alike.setdefault((message, _lacks(struck, scores)), []).append(sample)
-        return [(message, names, lacks) for (message, lacks), names in alike.items()]
-
-
-def _lacks(struck: Sequence[tuple[str, str]], scores: Sequence[Score]) -> str:
-    """Cells in words: `every score`, `all of hands`, or `body: SSIM, PSNR`."""
-    if len(struck) == len(scores):
-        return "every score"
-    said = []
-    for region in dict.fromkeys(region for _, region in struck):
-        metrics = [title(m) for m, r in struck if r == region]
-        whole = len(metrics) == sum(score.region == region for score in scores)
-        said.append(f"all of {region}" if whole else f"{region}: {', '.join(metrics)}")
-    return "; ".join(said)
-
-
-@dataclass
-class _Summary:
-    """What one pass over the rows collects."""
-
-    samples: set[str] = field(default_factory=set)
-    points: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    troubles: dict[tuple[str, str], _Troubles] = field(default_factory=dict)
-    heard: list[tuple[Row, dict[str, Any]]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, result: Result) -> _Summary:
-        summary = cls()
-        for row in result.rows() if result.samples is not None else ():
-            summary.samples.add(row.sample_id)
-            if row.status == "ok":
-                if row.value is not None:
-                    summary.points.setdefault((row.metric, row.region), []).append(row.value)
-                facts = json.loads(row.facts) if row.facts else {}
-                if "hypothesis" in facts:
-                    summary.heard.append((row, facts))
-                continue
-            group = summary.troubles.setdefault((row.status, row.error), _Troubles(row.status, row.error))
-            group.found.setdefault((row.sample_id, row.message), []).append((row.metric, row.region))
-        return summary
-
-    def of_status(self, status: str) -> list[_Troubles]:
-        return sorted((t for t in self.troubles.values() if t.status == status), key=lambda t: (-t.rows, t.error))
+PLAYED, SHOWN = 2, 6  # worst clips, and as many best ones: with a video, on the contact sheets
 
 
 @dataclass(frozen=True)
@@ -114,41 +62,57 @@ class _Line:
     best: frozenset[int] = frozenset()
 
 
-def write_report(result: Result, samples: Iterable[Sample] | None, path: Path) -> None:
+def write_report(
+    result: Result,
+    samples: Iterable[Sample] | None,
+    path: Path,
+    words: Mapping[str, Sequence[Word]] | None = None,
+) -> None:
     """Write one system's report.
 
     Args:
         result: with its rows.
-        samples: the samples that were scored, for frames of the worst ones (a few are decoded again). Without them,
-            or where their clips have no models to find boxes with, the pictures or boxes are left out and the report
-            says so.
-        path: of the HTML file; written whole or not at all.
+        samples: the samples that were scored, for videos and frames of the worst and best ones (a few are decoded
+            again). Without them, or where their clips have no models to find boxes with, the pictures or boxes are
+            left out and the report says so.
+        path: of the HTML file; written whole or not at all. It stays below 20 MB: what would be too much is made
+            smaller or left out, and the report says so.
+        words: by sample, the words of the real clip with their times (`timeline.words_of`).
 
     """
-    summary = _Summary.of(result)
+    summary = Summary.of(result)
     regions = regions_of(result.scores)
     lines = []
     for metric in metrics_of(result.scores):
         cells = tuple(find(result, metric, region) for region in regions)
         some = [score for score in cells if score]
         lines.append(_Line(title(metric), some[0], cells, decimals(some)))
+    low, high = rank(result, SHOWN)
+    ends = (("worst", low), ("best", high))
+    players = [Player(place, kind) for kind, places in ends for place in places[:PLAYED]]
+    strips = [sheets.Strip(place, kind) for kind, places in ends for place in places]
     worst = worst_cells(result)
-    draw(worst, samples, result)
+    tasks = timeline.tasks(players, result, words) + sheets.tasks(strips, result) + worst_tasks(worst, result)
+    illustrate(tasks, samples)
+    draw_curves(worst)
     heard = sorted(summary.heard, key=lambda pair: (-(pair[0].value or 0.0), pair[0].sample_id))
     _write(
         path,
+        _cuts(players, strips, worst),
         single=True,
         results=[result],
         heading=printable(result.name, 120),
         columns=regions,
         lines=lines,
-        plots=[_drawn(line.name, line.score, _marks(line, summary)) for line in lines],
+        plots=[_drawn(line, summary) for line in lines],
+        players=players,
+        strips=strips,
         worst=worst,
-        heard=[(row, facts, *_aligned(facts["reference"], facts["hypothesis"])) for row, facts in heard[:LISTED]],
-        heard_more=max(0, len(heard) - LISTED),
+        heard=[(row, facts, *aligned(facts["reference"], facts["hypothesis"])) for row, facts in heard],
         summaries=[summary],
         reports=[None],
         differences=[],
+        diagnosis=diagnose(result) if result.samples is not None else None,
     )
 
 
@@ -161,7 +125,7 @@ def write_comparison(results: Sequence[Result], path: Path) -> None:
     """
     differences = check_comparable(results)
     scores = [score for result in results for score in result.scores]
-    summaries = [_Summary.of(result) for result in results]
+    summaries = [Summary.of(result) for result in results]
     lines, plots = [], []
     for metric in metrics_of(scores):
         marks: list[Mark] = []
@@ -176,21 +140,24 @@ def write_comparison(results: Sequence[Result], path: Path) -> None:
                 if score is not None:
                     text = number(score.value, line.digits)
                     marks.append(Mark(printable(result.name) or " ", region, score.value, text, score.ci95, (), place))
-        plots.append(_drawn(title(metric), next(s for s in scores if s.metric == metric), marks))
+        plots.append(_panel(title(metric), next(s for s in scores if s.metric == metric), marks))
     _write(
         path,
+        [],
         single=False,
         results=results,
         heading=f"{len(results)} systems compared",
         columns=[printable(result.name) for result in results],
         lines=lines,
         plots=plots,
+        players=[],
+        strips=[],
         worst=[],
         heard=[],
-        heard_more=0,
         summaries=summaries,
         reports=[_own_report(result, path) for result in results],
         differences=differences,
+        diagnosis=None,
     )
 
 
@@ -202,44 +169,33 @@ def _own_report(result: Result, path: Path) -> str | None:
     return quote(Path(relative).as_posix())
 
 
-def _marks(line: _Line, summary: _Summary) -> list[Mark]:
-    return [
+def _drawn(line: _Line, summary: Summary) -> tuple[str, Score, str]:
+    """The panels of one metric: its scores, and below how its clips are spread."""
+    marks = [
         Mark("", s.region, s.value, number(s.value, line.digits), s.ci95, summary.points.get((s.metric, s.region), ()))
         for s in line.cells
         if s is not None
     ]
+    single = distribution_svg(marks, line.score)
+    name, score, svg = _panel(line.name, line.score, marks, RIGHT if single else 0)
+    return name, score, svg + single
 
 
-def _drawn(name: str, score: Score, marks: Sequence[Mark]) -> tuple[str, Score, str]:
+def _panel(name: str, score: Score, marks: Sequence[Mark], right: float = 0) -> tuple[str, Score, str]:
     """A panel; without any finite value an empty one would mislead, so there is none."""
     svg = ""
     if any(mark.value is not None for mark in marks):
         better = score.higher_is_better
-        svg = interval_plot(marks, title=name, higher_is_better=better, limits=score.range, unit=score.unit)
+        svg = interval_plot(
+            marks,
+            title=name,
+            higher_is_better=better,
+            limits=score.range,
+            unit=score.unit,
+            right=right,
+            singles=not right,
+        )
     return name, score, svg
-
-
-Segments = list[tuple[str, str]]
-
-
-def _aligned(reference: str, hypothesis: str) -> tuple[Segments, Segments]:
-    """Both texts in pieces with what happened to each: equal, substitute, delete (reference), insert (hypothesis)."""
-    if not reference.split() or not hypothesis.split():
-        return [("delete", reference)], [("insert", hypothesis)]
-    import jiwer
-
-    out = jiwer.process_words(reference, hypothesis)
-    said, heard = out.references[0], out.hypotheses[0]
-    ours: Segments = []
-    theirs: Segments = []
-    for chunk in out.alignments[0]:
-        for pieces, words in (
-            (ours, said[chunk.ref_start_idx : chunk.ref_end_idx]),
-            (theirs, heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
-        ):
-            if words:
-                pieces.append((chunk.type, " ".join(words)))
-    return ours, theirs
 
 
 def _seen(score: Score) -> str:
@@ -249,26 +205,72 @@ def _seen(score: Score) -> str:
     )
 
 
-def _write(path: Path, **content: Any) -> None:
+def _cuts(players: Sequence[Player], strips: Sequence[sheets.Strip], worst: Sequence[Cell]) -> list[_Cut]:
+    """What is left out of a report that is too large, one after the other."""
+
+    def videos() -> None:
+        for player in players:
+            player.video = ""
+
+    def pictures() -> None:
+        for strip in strips:
+            strip.image = ""
+        for cell in worst:
+            for look in cell.looks:
+                look.pictures = []
+
+    return [("the videos", videos), ("all pictures", pictures)]
+
+
+def _write(path: Path, cuts: Sequence[_Cut], **content: Any) -> None:
+    """Render and write; a page beyond the limit is rendered again without what weighs most, and says so."""
+    page, left_out = _page(content, [], LISTED), []
+    for what, cut in cuts:
+        if len(page) > LIMIT:
+            cut()
+            left_out.append(what)
+            page = _page(content, left_out, LISTED)
+    if len(page) > LIMIT:
+        page = _page(content, [*left_out, "most messages and transcripts"], 10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page)
+
+
+def _page(content: Mapping[str, Any], left_out: Sequence[str], listed: int) -> bytes:
     from importlib.resources import files
 
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    def source(name: str) -> str:
+        return files("jwb_dh_v1.results").joinpath(name).read_text(encoding="utf-8")
 
     results: Sequence[Result] = content["results"]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(number=number, interval=interval, seen=_seen, title=title)
-    template = environment.from_string(
-        files("jwb_dh_v1.results").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(source),
     )
+    environment.globals.update(number=number, interval=interval, seen=_seen, title=title)
+    script = source("player.js.j2") if any(player.video for player in content["players"]) else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     methods = dict.fromkeys(score.ci_method for result in results for score in result.scores)
-    page = template.render(
+    scores = [score for result in results for score in result.scores]
+    page = environment.get_template("report.html.j2").render(
         **content,
         protocol=results[0].protocol,
         stand_ins=STAND_INS if results[0].protocol.startswith("lite/") else "",
         remarks=remarks(results),
         methods=[method for method in methods if method],
-        listed=LISTED,
+        listed=listed,
         named=NAMED,
+        left_out=left_out,
+        radars=radar_svgs(results),
+        off_radar=[title(metric) for metric in radar_axes(scores)[1]],
+        script=script,
+        policy="default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; script-src "
+        + (f"'sha256-{digest}'" if script else "'none'")
+        + "; base-uri 'none'; form-action 'none'",
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page.encode("utf-8", "replace"))  # a file's name may hold bytes that are no UTF-8
+    return page.encode("utf-8", "replace")  # a file's name may hold bytes that are no UTF-8

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -13,13 +14,14 @@ from jwb_dh_v1.errors import JwbError, SetupError
 from jwb_dh_v1.metrics import protocol
 from jwb_dh_v1.region import Crop, Region, Rule
 from jwb_dh_v1.results import Result, Row, Score
+from jwb_dh_v1.results.illustrate import NotShown, Room, Task, require_same
 from jwb_dh_v1.results.plots import curve_plot, frame_plot, printable
 from jwb_dh_v1.results.tables import decimals, metrics_of, number, title
 from jwb_dh_v1.sample import Sample
 
 CELLS, SAMPLES = 3, 3  # metrics shown, and samples of each
 FIRST = ("csim", "ssim", "subject_consistency", "lpips", "psnr")  # the metrics whose curves tell most about a frame
-BUDGET = 12 * 2**20  # characters of pictures in one report
+BUDGET = 6 * 2**20  # characters of pictures in one report
 CROP = 224  # pixels of a part's picture: what the networks see
 
 
@@ -27,12 +29,15 @@ CROP = 224  # pixels of a part's picture: what the networks see
 class Look:
     """One sample on the page: its value and curve, pictures with captions, and what is to be said about them.
 
+    `moments` are the frame numbers of the curve's entries, int [n], where they are known.
+
     A picture is one moment of the generated clip and, if there is one, the same moment of the reference.
     """
 
     row: Row
     text: str
     curve: str = ""
+    moments: np.ndarray | None = None
     pictures: list[tuple[str, list[str]]] = field(default_factory=list)
     note: str = ""
 
@@ -95,37 +100,22 @@ def _perfect(row: Row, score: Score) -> bool:
     return math.isinf(row.value) if ideal is None else abs(row.value - ideal) < 1e-9
 
 
-def draw(cells: Sequence[Cell], samples: Iterable[Sample] | None, result: Result) -> None:
-    """Add curves and pictures to the looks. Samples are gone through once; only those shown are decoded.
+def tasks(cells: Sequence[Cell], result: Result) -> list[Task]:
+    """The pictures that the looks need."""
+    room = Room(BUDGET)
+    return [
+        Task(look.row.sample_id, look, partial(_picture, cell, look, result), room)
+        for cell in cells
+        for look in cell.looks
+    ]
 
-    A picture that cannot be made (no samples given, a file that is gone, no detector) leaves a note instead.
-    """
-    wanted: dict[str, list[tuple[Cell, Look]]] = {}
+
+def draw_curves(cells: Sequence[Cell]) -> None:
+    """Add the curves, over frames where pictures were made, else over their own entries."""
     for cell in cells:
         for look in cell.looks:
-            wanted.setdefault(look.row.sample_id, []).append((cell, look))
-            look.note = "No pictures: the samples were not given to the report."
-    room = BUDGET
-    for sample in samples or ():
-        if not wanted:
-            break
-        for cell, look in wanted.pop(sample.id, ()):
-            look.note = ""
-            if room <= 0:
-                look.note = "No pictures: the report would become too large."
-                continue
-            try:
-                _picture(cell, look, sample, result)
-            except (JwbError, OSError) as error:
-                look.note = f"No pictures: {error}"
-            room -= sum(len(svg) for _, pair in look.pictures for svg in pair)
-    if samples is not None:
-        for left in wanted.values():
-            for _, look in left:
-                look.note = "No pictures: the samples given to the report do not hold this one."
-    for cell in cells:
-        for look in cell.looks:
-            look.curve = look.curve or _curve(cell, look, np.arange(len(look.row.curve)))
+            moments = np.arange(len(look.row.curve)) if look.moments is None else look.moments
+            look.curve = _curve(cell, look, moments)
 
 
 def _marked(curve: Sequence[float], higher_is_better: bool) -> dict[str, int]:
@@ -147,23 +137,15 @@ def _curve(cell: Cell, look: Look, moments: np.ndarray) -> str:
     return curve_plot(moments.tolist(), curve, title=name, higher_is_better=score.higher_is_better, marked=marked)
 
 
-def _picture(cell: Cell, look: Look, sample: Sample, result: Result) -> None:
-    if look.row.sha256 and sample.generated.sha256 != look.row.sha256:
-        look.note = "No pictures: the file is not the one that was scored."
-        return
+def _picture(cell: Cell, look: Look, result: Result, sample: Sample) -> int:
+    require_same(sample, look.row.sha256)
     rule: Rule = "paper" if result.protocol.startswith("paper/") else "track"
-    sample = replace(sample, generated=sample.generated.fresh())
-    if sample.reference is not None:
-        reference = sample.reference.fresh()
-        reference.models = reference.models or sample.generated.models
-        sample = replace(sample, reference=reference)
     region: Region = cell.score.region  # type: ignore[assignment]
     part = _part(sample.crop(region, rule, cell.same_boxes), cell.paired)
     if len(look.row.curve) > len(part.generated):
-        look.note = "No pictures: the boxes found now are not those of the run."
-        return
+        raise NotShown("the boxes found now are not those of the run.")
     ours, theirs = _moments(part, len(look.row.curve), rule, cell.paired)
-    look.curve = _curve(cell, look, ours)
+    look.moments = ours
     sides = [("generated", sample.generated, part.generated, ours)]
     if sample.reference is not None:
         sides.append(("reference", sample.reference, part.reference or sample.reference, theirs))
@@ -187,6 +169,7 @@ def _picture(cell: Cell, look: Look, sample: Sample, result: Result) -> None:
             look.pictures.append((f"{name.capitalize()} frame{beside}", wholes))
         if crops:
             look.pictures.append((f"{name.capitalize()} frame, {_name(part)}{beside}", crops))
+    return sum(len(svg) for _, pair in look.pictures for svg in pair)
 
 
 def _name(part: Sample) -> str:
