@@ -31,7 +31,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard tools/torchvision_cpu_ops/*)
 	@echo "== virtual environment and packages in $(VENV) (some minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[lite,standard,dwpose,judge,asr,demo,test]"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[lite,standard,dwpose,judge,asr,demo,scale,test]"
 	@$(BIN)/python -c "import torchvision" 2>/dev/null || { \
 	  echo "== torchvision's operators do not fit this torch: declaring them (tools/torchvision_cpu_ops)"; \
 	  $(BIN)/python -m pip install --quiet ./tools/torchvision_cpu_ops; }

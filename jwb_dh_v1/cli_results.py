@@ -16,6 +16,7 @@ def _report(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from jwb_dh_v1.results import Result
+    from jwb_dh_v1.results.figures import write_plots
     from jwb_dh_v1.results.report import write_comparison, write_report
     from jwb_dh_v1.results.tables import print_comparison, print_table
 
@@ -30,6 +31,8 @@ def _report(args: argparse.Namespace) -> int:
         print_comparison(results, console)
         path = Path(args.out or "report.html")
         write_comparison(results, path)
+    if args.plots:
+        write_plots(results[0] if len(results) == 1 else results, args.plots)
     console.print(f"Report: {path}", markup=False)
     return 0
 
@@ -184,6 +187,7 @@ def add_commands(commands: Any) -> None:
     report = commands.add_parser("report", help="print a run's table and write its report; several runs: compare")
     report.add_argument("runs", nargs="+", metavar="RUN", help="output folder of `jwb-dh score`")
     report.add_argument("--out", help="the HTML file")
+    report.add_argument("--plots", metavar="DIR", help="also write the plots as PNG and SVG")
     report.set_defaults(run=_report)
 
     compare = commands.add_parser(

@@ -6,6 +6,8 @@ skips one sample for one metric, and is counted beside the score. Nothing else i
 
 from __future__ import annotations
 
+import signal
+
 
 class JwbError(Exception):
     """Base of all errors of this package; the message is one sentence that says what to do."""
@@ -45,6 +47,17 @@ class JudgeUnavailable(SetupError):
 
 class JudgeModelMismatch(SetupError):
     """Another model answered than the one that was asked for; its answer was not recorded as a score."""
+
+
+class Stopped(JwbError):
+    """A signal asked for an end; the shards that were begun are finished and written. Exit code: `128 + signal`."""
+
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
+        super().__init__(message, number)
+        self.signal = int(number)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class DataNotFound(SetupError):

@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from jwb_dh_v1 import Result
-from jwb_dh_v1.benchmark import _Collected
 from jwb_dh_v1.errors import PlanMismatch, SetupError
 from jwb_dh_v1.plan import make_plan
 from jwb_dh_v1.results import Row, rows_table
@@ -20,6 +19,7 @@ from jwb_dh_v1.results.ablate import _unexplained, ablate, ablate_published, ran
 from jwb_dh_v1.results.cells import runs_of
 from jwb_dh_v1.results.compare_table import print_ablation
 from jwb_dh_v1.state import Mean
+from jwb_dh_v1.totals import Totals
 
 PEOPLE = [f"p{i // 2}" for i in range(48)]
 
@@ -33,7 +33,7 @@ def made(name: str, scores: Mapping[str, Sequence[float]], people: Sequence[str]
             value = float(scores[region][i])
             rows.append(Row(f"c{i}", person, metric, region, value, 1, 1.0, "ok"))
             states[metric, region] = states.get((metric, region), Mean()) + Mean.of(value)
-    collected = _Collected(plan)
+    collected = Totals(plan)
     collected.take(rows_table(rows), states, {})
     return collected.result(name, "cpu", 0)
 

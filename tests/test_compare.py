@@ -16,7 +16,6 @@ from rich.console import Console
 from scipy import stats
 
 from jwb_dh_v1 import Result, score
-from jwb_dh_v1.benchmark import _Collected
 from jwb_dh_v1.errors import PlanMismatch, SetupError
 from jwb_dh_v1.plan import make_plan
 from jwb_dh_v1.results import Row, rows_table
@@ -26,6 +25,7 @@ from jwb_dh_v1.results.compare_table import print_compared
 from jwb_dh_v1.results.paired import flip, interval, needed, paired, power
 from jwb_dh_v1.shard import ShardResult
 from jwb_dh_v1.state import Frechet, Mean, Moments
+from jwb_dh_v1.totals import Totals
 
 Cell = tuple[str, str]
 PLAN = make_plan("standard", ["ssim", "psnr"], boxes="annotations", data="parquet:abc")
@@ -56,7 +56,7 @@ def made(
                 state = state or Mean.of(value)
                 total[cell] = total[cell] + state if cell in total else state
             rows.append(row)
-    collected = _Collected(plan)
+    collected = Totals(plan)
     collected.take(rows_table(rows), total, {})
     result = collected.result(name, "cpu", 0)
     if out is not None:

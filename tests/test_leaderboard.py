@@ -24,7 +24,6 @@ import pytest
 from scipy import stats
 
 from jwb_dh_v1 import Result
-from jwb_dh_v1.benchmark import _Collected
 from jwb_dh_v1.errors import DataNotFound, PlanMismatch, SetupError
 from jwb_dh_v1.plan import Plan, make_plan
 from jwb_dh_v1.results import Row, Score, parquet_bytes, rows_table
@@ -37,6 +36,7 @@ from jwb_dh_v1.results.reconcile import published
 from jwb_dh_v1.results.standings import Column, ranks, standings, summary, tau
 from jwb_dh_v1.results.submission import Problem, check_submission, same_name, unsafe_name
 from jwb_dh_v1.state import Mean, Rate
+from jwb_dh_v1.totals import Totals
 
 Cell = tuple[str, str]
 DATA = "hub ORG/jwb-dh-v1@v1.0.0:" + "ab" * 32
@@ -82,7 +82,7 @@ def result_of(
             state = state + state if parts == 2 else state
             rows.append(replace(row, value=state.value(), n=parts, coverage=1 - i / 16, status="ok"))
             states[cell] = states[cell] + state if cell in states else state
-    collected = _Collected(plan)
+    collected = Totals(plan)
     collected.take(rows_table(rows), states, {})
     return collected.result(name, "cpu", allow)
 

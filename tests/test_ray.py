@@ -1,0 +1,232 @@
+"""The Ray executor gives the local one's bytes: on two nodes, with one lost, and without any set-up."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+from media import moving, write_mp4
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+ray = pytest.importorskip("ray", reason="Ray is not installed (extra `scale`)")
+
+from jwb_dh_v1 import Clip, Sample, executors, score  # noqa: E402
+from jwb_dh_v1.benchmark import merge  # noqa: E402
+from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash  # noqa: E402
+from jwb_dh_v1.executors import RayOptions, WorkersLost, bare  # noqa: E402
+
+COUNT, SIZE = 16, 2
+SHARDS = COUNT // SIZE
+FILES = ("results.json", "samples.parquet")
+CALL = {"metrics": ("ssim", "psnr"), "regions": ("body",), "protocol": "paper", "shard_size": SIZE, "allow_failures": 1}
+BOTH = RayOptions(workers=(2, 2), num_cpus=1)
+RUN = """
+import sys
+from jwb_dh_v1.data.pairs import pair
+from jwb_dh_v1.benchmark import score
+from jwb_dh_v1.errors import Stopped
+samples = pair(sys.argv[1], sys.argv[2])
+try:
+    score(samples, ["ssim", "psnr"], ["body"], protocol="paper", shard_size=2, allow_failures=1, data=samples.data,
+          generated=samples.fingerprint, out=sys.argv[3], executor=sys.argv[4],
+          on_sample=lambda name: print(name, flush=True))
+except Stopped as stop:
+    print(stop, flush=True)
+    sys.exit(128 + stop.signal)
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Generated and real clips; one generated file is broken."""
+    root = tmp_path_factory.mktemp("clips")
+    for number in range(COUNT):
+        frames = moving(16, 160, 120, seed=number)
+        for side in ("real", "generated"):
+            (root / side).mkdir(exist_ok=True)
+        write_mp4(root / "real" / f"{number:02d}.mp4", frames, 8)
+        write_mp4(root / "generated" / f"{number:02d}.mp4", frames, 8, crf=20 + number)
+    (root / "generated" / "03.mp4").write_bytes(b"broken")
+    return root / "generated", root / "real"
+
+
+def samples(folders):
+    generated, real = folders
+    return [Sample(f"{n:02d}", Clip(generated / f"{n:02d}.mp4"), Clip((real / f"{n:02d}.mp4").read_bytes()),
+                   identity=f"p{n % 5}") for n in range(COUNT)]  # fmt: skip
+
+
+def outputs(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def whole(folders, tmp_path_factory):
+    """The bytes of a local run, in a folder named `run`."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    score(samples(folders), out=out, **CALL)
+    return outputs(out)
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A cluster of two simulated nodes with a CPU each, and its second node."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        before = signal.getsignal(signal.SIGTERM)
+        ray.init(cluster.address, log_to_driver=False, logging_level="error")
+        signal.signal(signal.SIGTERM, before)
+        yield cluster, second
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """What the pool did: (number of a shard, whether its result came) in order, and all actors that got one."""
+    seen, actors = [], set()
+    finished, give = executors._Pool.finished, executors._Pool.give
+
+    def spy(self):
+        for task, content in finished(self):
+            seen.append((task.number, content is not None))
+            yield task, content
+
+    def note(self, task):
+        if not actors:  # or the first one could do all the work
+            ray.wait(list(self.starting), num_returns=len(self.starting), timeout=60)
+        actors.add(self.idle[-1]._actor_id)
+        give(self, task)
+
+    monkeypatch.setattr(executors._Pool, "finished", spy)
+    monkeypatch.setattr(executors._Pool, "give", note)
+    return seen, actors
+
+
+def test_a_sample_travels_without_what_was_decoded(folders):
+    for sample in samples(folders)[:2]:
+        light = len(pickle.dumps(bare(sample)))
+        assert sample.generated.frames.nbytes + sample.reference.frames.nbytes > 10 * light
+        sample.generated.memo("feature", lambda: np.zeros(10**6))
+        sample.generated.models = object()
+        assert len(pickle.dumps(bare(sample))) < light + 1000  # facts and a hash may travel
+        assert sample.generated._frames is not None and sample.generated.models is not None  # the caller's stays
+    with pytest.raises(SetupError, match="'a' is an array; Ray workers take files"):
+        bare(Sample("a", Clip(np.zeros((2, 32, 32, 3), np.uint8))))
+
+
+@pytest.mark.slow
+def test_two_nodes_give_the_local_bytes(folders, whole, nodes, watched, tmp_path):
+    seen = []
+    out = tmp_path / "run"
+    result = score(samples(folders), out=out, executor="ray", ray=BOTH, on_sample=seen.append, **CALL)
+    assert outputs(out) == whole
+    assert sorted(seen) == [f"{n:02d}" for n in range(COUNT)]
+    assert sorted(watched[0]) == [(number, True) for number in range(SHARDS)]
+    assert (result["psnr", "body"].n, result["psnr", "body"].failed) == (COUNT - 1, 1)
+
+
+@pytest.mark.slow
+def test_ranges_and_a_stream_and_no_folder(folders, whole, nodes, tmp_path):
+    import json
+
+    ids, out = json.loads(whole["results.json"])["plan"]["data"], tmp_path / "run"
+    one = RayOptions(num_cpus=0.5, workers=(1, 1))
+    score(iter(samples(folders)), out=out, executor="ray", ray=one, shards=(2, 99), data=ids, **CALL)
+    score(samples(folders), out=out, shards=(0, 2), **CALL)
+    merge(out, allow_failures=1)
+    assert outputs(out) == whole
+    result = score(samples(folders), name="run", executor="ray", ray=one, **CALL)
+    assert result.to_json().encode() == whole["results.json"]
+
+
+def test_workers_say_what_their_node_lacks(folders, nodes, tmp_path, monkeypatch):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    file = weights / "other.bin"
+    file.write_bytes(b"something")
+    with pytest.raises(WrongHash, match="is not the raft of the plan"):
+        executors._on_this_node("raft", file, "0" * 64, "here")
+    monkeypatch.setenv("JWB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(MissingWeights, match="here has no raft: put it at"):
+        executors._on_this_node("raft", tmp_path / "nothing.pth", "0" * 64, "here")
+    # From inside an actor, errors keep their type: here of a file that only this process claims to see.
+    monkeypatch.setattr(executors, "_files", lambda samples: [tmp_path / "elsewhere.mp4"])
+    with pytest.raises(SetupError, match=r"does not see .*elsewhere\.mp4; put the clips where all nodes see them"):
+        score(samples(folders), executor="ray", ray=BOTH, **CALL)
+
+
+def test_a_worker_that_cannot_start_is_told(folders, nodes):
+    with pytest.raises(SetupError, match=r"No Ray worker started in 2 s; each asks for .*'CPU': 64"):
+        score(samples(folders), executor="ray", ray=RayOptions(num_cpus=64, patience=2), **CALL)
+
+
+@pytest.mark.slow
+def test_a_clip_that_ends_its_workers_ends_no_other_shard(folders, whole, nodes, tmp_path):
+    def poisoned():
+        bad = samples(folders)[:6]
+        bad[2].reference._given = partial(os._exit, 1)  # as annotations: what a crash in a library does
+        return bad
+
+    call = {**CALL, "regions": ("face",), "boxes": "annotations"}
+    with pytest.raises(WorkersLost, match=r"Each time .* lost: 1 \(02 \.\.\. 03\)\. Last reason: \w+"):
+        score(poisoned(), out=tmp_path, executor="ray", ray=RayOptions(workers=(2, 2), num_cpus=1, retries=1),
+              **call)  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["000000.npz", "000002.npz"]
+
+
+def test_a_node_is_lost_in_the_middle(folders, whole, nodes, watched, tmp_path):
+    """Last of the tests with the cluster, whose second node it takes away."""
+    cluster, second = nodes
+    seen, out, removed = [], tmp_path / "run", []
+
+    def done(name):
+        seen.append(name)
+        if len(watched[1]) == 2 and not removed:  # both nodes are at work
+            removed.append(len(seen))
+            cluster.remove_node(second, allow_graceful=False)
+
+    score(samples(folders), out=out, executor="ray", ray=BOTH, on_sample=done, **CALL)
+    assert removed and removed[0] < COUNT
+    assert sum(not came for _, came in watched[0]) >= 1  # a shard was lost with the node ...
+    assert sorted(number for number, came in watched[0] if came) == list(range(SHARDS))  # ... and none came twice
+    assert sorted(seen) == [f"{n:02d}" for n in range(COUNT)]
+    assert outputs(out) == whole
+    # With what is left, a damaged shard alone is scored again.
+    path = out / "shards" / "000003.npz"
+    path.write_bytes(path.read_bytes()[:50])
+    watched[0].clear()
+    score(samples(folders), out=out, executor="ray", ray=RayOptions(num_cpus=0.5), **CALL)
+    assert watched[0] == [(3, True)]
+    assert outputs(out) == whole
+
+
+@pytest.mark.slow
+def test_without_any_setup_and_sigterm(folders, tmp_path):
+    out = tmp_path / "run"
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    env["RAY_ADDRESS"] = "local"  # a new one, where the fixture's cluster would be found
+    command = [sys.executable, "-c", RUN, *map(str, folders), str(out)]
+    process = subprocess.Popen([*command, "ray"], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.strip().isdigit():
+            break
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, "".join(said) + text
+    shards = len(list((out / "shards").iterdir()))
+    assert 0 < shards < SHARDS and not (out / "results.json").exists()
+    subprocess.run([*command, "local"], env=env, check=True, timeout=300)
+    again = tmp_path / "again" / "run"
+    subprocess.run([*command[:-1], str(again), "local"], env=env, check=True, timeout=300)
+    assert outputs(out) == outputs(again)
