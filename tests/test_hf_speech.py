@@ -226,8 +226,8 @@ def test_a_judge_is_asked_once_and_its_log_replayed(win_rate, pairs, tmp_path):
     # Another text is another question.
     other = win_rate.compute(predictions=ours[:2], references=theirs[:2], texts=[TEXTS[0], "No."], log=log)
     assert (other["lalm_win_rate"], other["n"], other["failed"]) == (1.0, 1, 1)
-    assert other["problems"] == ["2 judgement(s) failed: api_error: the log holds no answer to this question; pass "
-                                 "judge= to ask it"]  # fmt: skip
+    assert other["problems"] == ["2 judgement(s) failed: api_error: the log holds no answer to this question; it "
+                                 "was not asked"]  # fmt: skip
     assert other["bounds"] == (0.5, 1.0)
 
 
@@ -260,7 +260,7 @@ def test_recordings_that_cannot_be_judged_are_counted(win_rate, pairs, tmp_path)
         ({"judge": "openai"}, "needs a model"),
         ({"log": "nowhere.jsonl"}, "nowhere.jsonl cannot be read"),
         ({"log": "empty"}, "holds no answer"),
-        ({"log": "two"}, "answers of 2 judges or settings .*pass model="),
+        ({"log": "two"}, "answers of 2 judges or settings .*by its model"),
         ({"log": "two", "model": "c"}, "holds no answer of c"),
         ({"rubric": "mine"}, "no argument 'rubric' here"),
     ],
