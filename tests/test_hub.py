@@ -153,6 +153,23 @@ def test_a_revision_is_a_tag(served: Hub, client: Client, rows: list[dict[str, A
     assert "Revision 'v7' doesn't exist" in found["error"]
 
 
+def test_the_fingerprint_of_the_data_names_the_commit(client: Client, rows: list[dict[str, Any]]):
+    """Two runs on two revisions with the same sample ids are not the same data."""
+    found = client.run(
+        f"""
+        from pathlib import Path
+        from jwb_dh_v1.data.pairs import pair
+        Path("made").mkdir()
+        Path("made/{ids(rows)[0]}.mp4").write_bytes(b"no video: nothing is opened here")
+        told = {{tag: pair("made", "{REPOSITORY}", revision=tag).data for tag in ("v0.9.0", "v1.0.0", None)}}
+        give(told=told)
+        """,
+    )
+    commits = {tag: re.search(r"@([0-9a-f]{40}):", data) for tag, data in found["told"].items()}
+    assert all(commits.values()), found["told"]
+    assert commits["v0.9.0"][1] != commits["v1.0.0"][1] == commits[None][1]
+
+
 def test_chosen_columns_do_not_fetch_the_videos(served: Hub, client: Client, rows: list[dict[str, Any]]):
     code = 'give(rows=list(load(columns=["sample_id", "num_frames", "boxes", "transcript"])))'
     wanted = [{name: row[name] for name in ("sample_id", "num_frames", "boxes", "transcript")} for row in rows]

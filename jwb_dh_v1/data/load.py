@@ -118,6 +118,24 @@ def _place(path: str) -> str:
     return chosen
 
 
+def commit_of(path: str, revision: str | None = None) -> str | None:
+    """The commit that a revision of a Hub dataset is now, so that a run's plan names what it scored; None of a folder.
+
+    Raises:
+        DataNotFound: the Hub cannot be reached, or there is no such repository or revision.
+
+    """
+    wanted = _place(path)
+    if Path(wanted).is_dir():
+        return None
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(wanted, revision=revision or "main").sha
+    except _unreachable() as error:
+        raise DataNotFound(f"{wanted} cannot be loaded: {_reason(error)}. {_advice(False, wanted, error)}") from error
+
+
 def _unreachable() -> tuple[type[Exception], ...]:
     """The errors of data that are not there or may not be read.
 

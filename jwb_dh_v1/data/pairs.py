@@ -119,9 +119,10 @@ def _plain(ours: Mapping[str, Path], folder: Path, place: Path) -> Pairs:
 
 
 def _dataset(ours: Mapping[str, Path], folder: Path, data: str, split: str, revision: str | None) -> Pairs:
-    from jwb_dh_v1.data.load import load_dataset
+    from jwb_dh_v1.data.load import commit_of, load_dataset
     from jwb_dh_v1.data.schema import annotations_of
 
+    revision = commit_of(data, revision)  # a branch may move while a run goes on, or between two that are compared
     ids = load_dataset(data, split=split, streaming=True, columns=["sample_id"], revision=revision)
     names = [row["sample_id"] for row in ids]
     unmatched = _matching(ours, names, folder, data)
@@ -148,5 +149,5 @@ def _fingerprint(data: str, split: str, revision: str | None, names: list[str]) 
             size = path.stat().st_size
             handle.seek(max(0, size - FOOTER))
             digest.update(f"{path.name} {size}".encode() + handle.read())
-    kind = "parquet" if files else f"hub {data}@{revision or 'main'}"
+    kind = "parquet" if files else f"hub {data}@{revision}"
     return f"{kind}:{digest.hexdigest()}"
