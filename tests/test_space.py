@@ -187,3 +187,19 @@ def test_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "x").write_text("x")
         1 / 0  # noqa: B018
     assert not folder.exists()
+
+
+def test_runs_stand_in_a_frame_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leaderboard's page is escaped whole, so that nothing in it can leave its frame."""
+    import html
+
+    monkeypatch.syspath_prepend(str(DEMO))
+    import views
+
+    runs = Path(__file__).parent / "golden" / "systems"
+    page = views.runs_page(str(runs))
+    source = page.partition('srcdoc="')[2].partition('"')[0]
+    assert "<" not in source and page.count("<iframe") == 1 and 'sandbox="allow-scripts"' in page
+    inside = html.unescape(source)
+    assert all(f">{name}<" in inside for name in ("copy", "swapped")) and "Content-Security-Policy" in inside
+    assert views.runs_page(None) == ""

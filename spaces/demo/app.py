@@ -2,6 +2,7 @@
 
     python app.py                      # http://127.0.0.1:7860
     JWB_DEMO_DATA=jwb-dh-v1 python app.py    # with the teaser's clips as examples
+    JWB_DEMO_RUNS=runs python app.py         # and a leaderboard of these runs (a folder, or a dataset on the Hub)
 
 Everything below works with no hub and no key by `lite/1`.
 """
@@ -250,6 +251,9 @@ def leaderboard_tab() -> None:
                          elem_id="board", pinned_columns=1,
                          column_widths=["130px"] + ["104px"] * 12 + ["140px"])  # fmt: skip
     region.change(events.leaderboard, region, board, api_name="leaderboard")
+    if page := views.runs_page(os.environ.get("JWB_DEMO_RUNS")):
+        gr.Markdown("## Runs of this toolkit")
+        gr.HTML(page, elem_id="runs")
 
 
 def build() -> gr.Blocks:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jwb_dh_v1.results.leaderboard import leaderboard, to_html
 from jwb_dh_v1.results.plots import printable
 from jwb_dh_v1.results.reconcile import published
 from jwb_dh_v1.results.tables import STAND_INS, number, title
@@ -242,6 +243,20 @@ def leaderboard_rows() -> list[dict[str, str]]:
         }
         for cell in published()
     ]
+
+
+def runs_page(source: str | None) -> str:
+    """The leaderboard of a folder or Hub dataset of runs as HTML, nothing without one.
+
+    It is the page of `jwb-dh leaderboard`, in a frame of its own: its style and script stay there.
+    """
+    if not source:
+        return ""
+    page = html.escape(to_html(leaderboard([source])), quote=True)
+    return (
+        f'<iframe title="Leaderboard of runs" srcdoc="{page}" sandbox="allow-scripts" '
+        'style="width: 100%; height: 80vh; border: 0"></iframe>'
+    )
 
 
 def leaderboard_table(region: str) -> tuple[list[str], list[list[str]]]:
