@@ -6,7 +6,9 @@ What comes out is a folder that `jwb-dh score` takes as it is.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 import tempfile
 import time
 import traceback
@@ -194,7 +196,8 @@ def _ray(workers: int) -> Spread:
 
     def tasks(fn: Function, rows: Rows, folder: Path) -> Iterator[Outcome]:
         if not ray.is_initialized():
-            ray.init()
+            # The function's module is found where this process finds it.
+            ray.init(runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}})
         one, shared = ray.remote(_one), ray.put(fn)
         waiting: deque[tuple[str, Any]] = deque()
 
