@@ -183,6 +183,7 @@ def test_a_clip_that_ends_its_workers_ends_no_other_shard(folders, whole, nodes,
     assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["000000.npz", "000002.npz"]
 
 
+@pytest.mark.slow
 def test_a_node_is_lost_in_the_middle(folders, whole, nodes, watched, tmp_path):
     """Last of the tests with the cluster, whose second node it takes away."""
     cluster, second = nodes

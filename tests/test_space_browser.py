@@ -220,7 +220,9 @@ def test_an_error_is_one_sentence_without_markup(browser: Browser, server: Serve
         archive.writestr("<img src=x onerror=document.title=1>.mp4", b"x")
     visit.open("Batch")
     page.set_input_files("#generated input[type=file]", tmp_path / "a.zip")
-    expect(page.locator("#generated")).to_contain_text("a.zip")
+    expect(page.locator("#generated")).to_contain_text(
+        re.compile(r"a\s*\.zip")
+    )  # the ending stands in an element of its own
     page.locator("#score-all").click()
     toast = page.get_by_test_id("toast-body")
     expect(toast).to_contain_text("<img src=x onerror=document.title=1>")
