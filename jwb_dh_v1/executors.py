@@ -205,6 +205,21 @@ def _files(samples: Iterable[Sample]) -> list[Path]:
     return [clip._source for clip in clips if isinstance(clip._source, Path) and clip._source.exists()]
 
 
+def ray_module() -> Any:
+    """The module `ray`.
+
+    Raises:
+        MissingPackage: it is not installed.
+
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise MissingPackage('executor="ray" needs the package ray: pip install "jwb-dh-v1[scale]".') from None
+
+
 @contextmanager
 def connected(options: RayOptions) -> Iterator[Any]:
     """The module `ray`, connected; a connection that is made here is ended here.
@@ -214,12 +229,7 @@ def connected(options: RayOptions) -> Iterator[Any]:
         SetupError: the cluster cannot be reached.
 
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        ray: Any = import_module("ray")
-    except ImportError:
-        raise MissingPackage('executor="ray" needs the package ray: pip install "jwb-dh-v1[scale]".') from None
+    ray = ray_module()
     if ray.is_initialized():
         yield ray
         return

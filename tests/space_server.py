@@ -78,7 +78,7 @@ def running(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[Se
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    for _ in range(180):
+    for _ in range(360):  # three minutes: torch loads slowly on a busy machine
         if process.poll() is not None:
             raise RuntimeError(f"The app ended: {log.read_text()[-2000:]}")
         try:

@@ -75,8 +75,8 @@ def test_client_gets_the_cores_numbers(server: Server, clips: tuple[Path, Path])
     assert left_after(server) == set(), "uploads and drawings go with the session"
 
 
-def left_after(server: Server, seconds: float = 10) -> set[str]:
-    """What is left when the server has had some time."""
+def left_after(server: Server, seconds: float = 60) -> set[str]:
+    """What is left when the server has had some time: gradio looks for closed pages every 15 seconds."""
     end = time.monotonic() + seconds
     while server.left() and time.monotonic() < end:
         time.sleep(0.2)

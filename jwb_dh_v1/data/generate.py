@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from jwb_dh_v1.audio import Audio
 from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.data.outputs import Failure, UnsafeName, failure, locked, safe_name
 from jwb_dh_v1.data.prompts import Prompt, read_prompt
-from jwb_dh_v1.errors import BadAudio, DataNotFound, MissingPackage, NoFrames, SampleError, SetupError, Unreadable
+from jwb_dh_v1.errors import BadAudio, DataNotFound, NoFrames, SampleError, SetupError, Unreadable
 from jwb_dh_v1.video import write_mp4
 
 SUMMARY, STAGE = "generated.json", ".unfinished"
@@ -188,17 +187,19 @@ def _local(workers: int) -> Spread:
 
 
 def _ray(workers: int) -> Spread:
-    """Calls as Ray tasks, of the running cluster or of one started here."""
-    try:
-        ray: Any = import_module("ray")
-    except ImportError:
-        raise MissingPackage('executor="ray" needs the package ray: pip install "jwb-dh-v1[scale]".') from None
+    """Calls as Ray tasks, of the running cluster or of one that is started here and ended with the calls."""
+    from jwb_dh_v1.executors import RayOptions, connected, ray_module
+
+    ray_module()
 
     def tasks(fn: Function, rows: Rows, folder: Path) -> Iterator[Outcome]:
-        if not ray.is_initialized():
-            # The function's module is found where this process finds it.
-            ray.init(runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}})
-        one, shared = ray.remote(_one), ray.put(fn)
+        with connected(RayOptions()) as ray:
+            yield from spread(ray, fn, rows, folder)
+
+    def spread(ray: Any, fn: Function, rows: Rows, folder: Path) -> Iterator[Outcome]:
+        # The function's module is found where this process finds it.
+        here = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
+        one, shared = ray.remote(_one).options(runtime_env=here), ray.put(fn)
         waiting: deque[tuple[str, Any]] = deque()
 
         def first() -> Outcome:
