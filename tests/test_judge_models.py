@@ -14,6 +14,7 @@ from jwb_dh_v1.judge.diagnosis import (
     family_of,
     identical_control,
     position_bias,
+    repeat_agreement,
     same_family_warning,
     swap_consistency,
 )
@@ -111,6 +112,24 @@ def test_swap_consistency_by_hand():
     assert (got.to_first, got.to_second, got.one_tie) == (1, 1, 1)
     with pytest.raises(NotApplicable):
         swap_consistency(rows[:5])
+
+
+def test_repeat_agreement_by_hand_and_by_fleiss():
+    assert repeat_agreement(judged(["win", "loss"])) is None  # nothing was asked twice
+    rows = judged(["win", "tie", "loss", "win"]) + judged(["win", "tie", "win", "win"], repeat=1)
+    got = repeat_agreement(rows)
+    # 3 of 4 equal; shares 5/8, 2/8, 1/8, so that chance is 30/64: (3/4 - 30/64) / (1 - 30/64)
+    assert got.same.value == 3 / 4 and got.questions == 4
+    assert got.kappa.value == pytest.approx(18 / 34, abs=1e-12)
+    other_order = judged(["win"] * 4, order="baseline_first")
+    assert repeat_agreement(rows + other_order) == got  # another order is another question
+    assert repeat_agreement(judged(["tie"] * 4) + judged(["tie"] * 4, repeat=1)).kappa is None
+    fleiss = pytest.importorskip("statsmodels.stats.inter_rater").fleiss_kappa
+    answers = np.random.default_rng(3).choice(OUTCOMES, (50, 3), p=[0.5, 0.3, 0.2])
+    answers[:30, 1:] = answers[:30, :1]
+    many = [row for number, column in enumerate(answers.T) for row in judged(list(column), repeat=number)]
+    counts = np.stack([(answers == outcome).sum(axis=1) for outcome in OUTCOMES], axis=1)
+    assert repeat_agreement(many).kappa.value == pytest.approx(fleiss(counts), abs=1e-12)  # float64 sums
 
 
 def test_a_biased_judge_is_diagnosed():

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from scipy import stats
 
 from jwb_dh_v1.errors import NotApplicable
+from jwb_dh_v1.judge.agreement import CODES, coincidences, corrected, kappa
 from jwb_dh_v1.judge.intervals import Estimate, estimate
 from jwb_dh_v1.judge.statistics import Judgement
 
@@ -170,6 +172,45 @@ def swap_consistency(judgements: Sequence[Judgement]) -> SwapConsistency:
         to_second=firsts.count((-1, -1)),
         one_tie=sum((a == 0) != (b == 0) for a, b in firsts),
     )
+
+
+@dataclass(frozen=True)
+class RepeatAgreement:
+    """Whether the judge gives the same verdict when it is asked the same question again.
+
+    Attributes:
+        same: share of equal verdicts among pairs of answers to one question (pair of clips, in one order).
+        kappa: the same corrected for chance; repeats are interchangeable, so that chance is the square of the shares
+            of win, tie and loss (Scott's pi; Fleiss' kappa with three or more). None where all verdicts are one.
+        questions: with two answers or more; n of both estimates.
+
+    """
+
+    same: Estimate
+    kappa: Estimate | None
+    questions: int
+
+
+def repeat_agreement(judgements: Sequence[Judgement]) -> RepeatAgreement | None:
+    """Self-agreement over repeats (specs/speech.md, 5); None where no question was answered twice.
+
+    A temperature of 0 is no promise of equal answers: served models batch and route as they like.
+    """
+    groups = {
+        (*key, order): answers
+        for key, orders in _by_pair(judgements).items()
+        for order, answers in orders.items()
+        if len(answers) > 1
+    }
+    if not groups:
+        return None
+    votes = np.array([[sum(CODES[one.outcome or ""] == code for one in group) for code in range(3)]
+                      for group in groups.values()])  # fmt: skip
+    number = votes.sum(axis=1)
+    equal = (votes * (votes - 1)).sum(axis=1) / (number * (number - 1))
+    identities = [key[3] for key in groups]
+    chance_corrected = corrected(coincidences(votes), identities, kappa)
+    return RepeatAgreement(estimate(equal.tolist(), identities), chance_corrected, len(groups))
 
 
 @dataclass(frozen=True)

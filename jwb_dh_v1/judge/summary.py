@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.judge.diagnosis import (
     PositionBias,
+    RepeatAgreement,
     SwapConsistency,
     contradictions,
     position_bias,
+    repeat_agreement,
     same_family_warning,
     swap_consistency,
 )
@@ -41,6 +43,7 @@ class Summary:
         comparisons: of systems against the same baseline, on shared samples; `holm` holds the p values together.
         ratings: Bradley-Terry, only where systems meet each other; with one shared baseline it says nothing new.
         position, swap, contradictions: of the judge; None where nothing can be said (`remarks` says why).
+        repeats: its agreement with itself; None where no question was asked twice (`judge run --repeats 3`).
         remarks: sentences to read before the numbers.
 
     """
@@ -57,6 +60,7 @@ class Summary:
     ratings: BradleyTerry | None
     position: PositionBias | None
     swap: SwapConsistency | None
+    repeats: RepeatAgreement | None
     contradictions: Estimate | None
     remarks: tuple[str, ...]
 
@@ -134,6 +138,7 @@ def summarise(
         ratings,
         position,
         _try(lambda: swap_consistency(found.heard), remarks, "swap consistency"),
+        repeat_agreement(found.heard),
         _try(lambda: contradictions(found.heard), remarks, "contradictions"),
         tuple(dict.fromkeys(remarks)),
     )
@@ -206,6 +211,10 @@ def print_summary(summary: Summary, console: Console) -> None:
     if summary.swap:
         trust.add_row("same winner after the swap", said(summary.swap.decisive), "pairs with a winner both times")
         trust.add_row("same verdict after the swap", said(summary.swap.all), "all pairs in both orders")
+    if summary.repeats:
+        asked = f"{summary.repeats.questions} questions asked again"
+        trust.add_row("same verdict when asked again", said(summary.repeats.same), asked)
+        trust.add_row("... corrected for chance (kappa)", said(summary.repeats.kappa), asked)
     if summary.contradictions:
         trust.add_row("winner has the lower score", said(summary.contradictions), "answers with both scores")
     if trust.row_count:
