@@ -199,7 +199,14 @@ def permutation_p(kind: Kind, x: np.ndarray, y: np.ndarray, seed: int = 0, draws
 
 @dataclass(frozen=True)
 class Correlation:
-    """A coefficient over systems; its interval is about the items (these systems, other items), p about the systems."""
+    """A coefficient over systems; its interval is about the items (these systems, other items), p about the systems.
+
+    The interval is for the coefficient between rates measured on so many items. Noise of the rates lowers any
+    coefficient, and resampling adds noise once more, so that the coefficient of noiseless rates lies above the interval
+    more often than 1 time in 40: in simulations with 8 to 12 systems and 50 to 330 persons intervals of nominally 95 %
+    held it in 68 to 100 %, and in 12 % with systems in equal steps whose order both sides share (true rank correlation
+    of 1). Read a high lower end as good news; a low upper end may be noise.
+    """
 
     value: float
     low: float
@@ -265,7 +272,10 @@ def system_level(
         every = correlation(kind, drawn[:, 0] / drawn[:, 2], drawn[:, 1] / drawn[:, 2])
         every = every[np.isfinite(every)]
         low, high = np.quantile(every, [(1 - level) / 2, (1 + level) / 2]) if len(every) else (-1.0, 1.0)
-        method = f"percentile bootstrap over {len(people)} identities, {len(every)} resamples, seed {seed}"
+        method = (
+            f"percentile bootstrap over {len(people)} identities, {len(every)} resamples, seed {seed}; noise of the "
+            "rates, which lowers it, is not corrected for"
+        )
         p_value = permutation_p(kind, x, y, seed)
         found[kind] = Correlation(value, min(float(low), value), max(float(high), value), p_value, method)
     note = ""
