@@ -57,7 +57,8 @@ def running(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[Se
         "PYTHONDONTWRITEBYTECODE": "1",
         **(extra or {}),
     }
-    environment.pop("JWB_DEMO_DATA", None)
+    if not (extra or {}).get("JWB_DEMO_DATA"):
+        environment.pop("JWB_DEMO_DATA", None)
     log = folder / "server.log"
     with log.open("wb") as handle:
         process = subprocess.Popen(
@@ -120,9 +121,10 @@ class Visitor:
         at = max(i for i, line in enumerate(lines) if line.startswith("event:"))
         return lines[at].removeprefix("event: "), json.loads(lines[at + 1].removeprefix("data: "))
 
-    def score(self, video: Any, *, reference: Any = None, text: Any = "", regions: Any = ("body",),
-              metrics: Any = ("motion_smoothness",), protocol: Any = "lite") -> tuple[str, Any]:  # fmt: skip
-        return self.call("score", video, reference, text, regions, metrics, protocol)
+    def score(self, video: Any, *, reference: Any = None, text: Any = "", baseline: Any = None,
+              regions: Any = ("body",), metrics: Any = ("motion_smoothness",), protocol: Any = "lite",
+              ) -> tuple[str, Any]:  # fmt: skip
+        return self.call("score", video, reference, text, baseline, regions, metrics, protocol)
 
     def batch(self, *paths: str) -> tuple[str, Any]:
         return self.call("batch", [given(path) for path in paths], None, ["body"], ["motion_smoothness"], "lite")

@@ -131,7 +131,7 @@ def test_schema_names_every_purpose(server: Server) -> None:
         assert endpoint["description"], name
         assert all(p["parameter_name"] and p["type"] for p in endpoint["parameters"]), name
     defaults = {p["parameter_name"] for p in named["/score"]["parameters"] if p["parameter_has_default"]}
-    assert defaults == {"reference", "transcript", "regions", "metrics", "protocol"}
+    assert defaults == {"reference", "transcript", "baseline", "regions", "metrics", "protocol"}
 
 
 def test_one_job_per_visitor(visitor: Visitor, clips: tuple[Path, Path]) -> None:
@@ -140,7 +140,7 @@ def test_one_job_per_visitor(visitor: Visitor, clips: tuple[Path, Path]) -> None
     path = visitor.upload("a.mp4", clips[0].read_bytes())
 
     def join(session: str) -> httpx.Response:
-        data = [given(path), None, "", ["body"], ["motion_smoothness"], "lite"]
+        data = [given(path), None, "", None, ["body"], ["motion_smoothness"], "lite"]
         body = {"data": data, "fn_index": number, "session_hash": session}
         return visitor.http.post(visitor.server.url + "/gradio_api/queue/join", json=body)
 

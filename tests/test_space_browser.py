@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("gradio", reason="the Space needs gradio: pip install -e '.[demo]'")
 pytest.importorskip("playwright", reason="the browser test needs playwright (pip install playwright)")
 
+from judge_server import JudgeServer
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from space_server import Server, running
 from test_space import clips, real  # noqa: F401 - fixtures
@@ -33,8 +34,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(tmp_path_factory.mktemp("space")) as found:
+def server(tmp_path_factory: pytest.TempPathFactory, teaser_dir: Path, systems_dir: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "jwb-dh-v1").symlink_to(teaser_dir)
+    (folder / "systems").symlink_to(systems_dir)
+    extra = {"JWB_DEMO_DATA": str(folder / "jwb-dh-v1"), "JWB_DEMO_ALLOW_BASE_URL": "1"}
+    with running(tmp_path_factory.mktemp("space"), extra) as found:
         yield found
 
 
@@ -155,6 +160,12 @@ def test_by_keyboard_alone(browser: Browser, server: Server, clips: tuple[Path, 
     page.locator("body").click(position={"x": 2, "y": 2})
     tab_to("#transcript")
     page.keyboard.type("hello")
+    tab_to("#baseline")
+    # A button of the page opens the dialogue; the browser lets it only within 5 s of the key, too short for a busy CI.
+    assert page.evaluate("document.activeElement.matches('button[aria-label*=upload]')")
+    tab_to("#to-judge")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("Choose the generated video and the baseline speech")
     tab_to("#score-regions")
     for _ in range(2):  # leave the body out
         page.keyboard.press("Space")
@@ -207,6 +218,55 @@ def test_fits_every_screen(
         "e.closest('label'))).map(e => e.outerHTML.slice(0, 120))"
     )
     assert not unnamed
+    assert not visit.troubles
+    visit.context.close()
+
+
+def test_from_an_example_to_the_judges_verdict(browser: Browser, server: Server, shots: Path) -> None:
+    """A click on an example fills all fields; its video is scored, and goes on to the judge without another upload."""
+    visit = Visit(browser, server)
+    page = visit.page
+    page.locator(".gallery-item, .tr-body").first.click()
+    for name in ("video", "reference"):
+        expect(page.locator(f"#{name} video")).to_be_visible()
+    expect(page.locator("#baseline")).to_contain_text(re.compile(r"\.mp4"))
+    text = page.locator("#transcript textarea").input_value()
+    assert len(text.split()) > 3
+    for region in ("Face", "Hands"):
+        page.locator("#score-regions").get_by_label(region).uncheck()
+    for box in page.locator("#score-metrics input").all():
+        box.uncheck()
+    page.locator("#score-metrics").get_by_label("PSNR", exact=True).check()
+    page.locator("#score").click()
+    speech = page.locator("table.speech tbody tr")
+    expect(speech).to_have_count(2, timeout=240_000)  # two recordings are heard
+    rates = [float(row.locator("td").nth(2).inner_text().rstrip(" %")) for row in speech.all()]
+    assert rates[0] < rates[1], "the example's baseline is the system that garbles its words"
+    page.wait_for_timeout(500)
+    page.screenshot(path=shots / "example-1600-light.png", full_page=True)
+
+    page.locator("#to-judge").click()
+    expect(page.get_by_role("tab", name="Speech and judge", exact=True)).to_have_attribute("aria-selected", "true")
+    for name in ("judge-ours", "judge-theirs"):
+        expect(page.locator(f"#{name}")).to_contain_text(re.compile(r"\.mp4"))
+    expect(page.locator("#judge-text textarea")).to_have_value(text)
+    key = "sk-browser-0815"
+    with JudgeServer({0: "401"}) as judge:
+        page.locator("#judge-key input").fill(key)
+        page.locator("#judge-address").locator("input, textarea").fill(judge.url)
+        page.locator("#judge").click()
+        toast = page.get_by_test_id("toast-body")
+        expect(toast).to_contain_text("The provider does not accept this key for gemini-2.5-pro")
+        page.get_by_test_id("toast-close").click()
+        page.locator("#judge").click()
+        words = page.locator("#judge-words")
+        expect(words).to_contain_text(re.compile("in both orders|Unclear"))
+        expect(words).to_contain_text("Generated first")
+        expect(words).to_contain_text("Baseline first")
+        assert len(judge.requests) == 3
+    page.screenshot(path=shots / "judge-1600-light.png", full_page=True)
+    assert key not in page.content().replace(page.locator("#judge-key").inner_html(), "")
+    assert key not in server.log.read_text()
     assert not visit.troubles
     visit.context.close()
 

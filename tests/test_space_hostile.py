@@ -142,11 +142,12 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("endpoint", ["score", "batch", "judge"])
+@pytest.mark.parametrize("endpoint", ["score", "baseline", "batch", "judge"])
 def test_hostile_path(visitor: Visitor, listener: str, name: str, endpoint: str) -> None:
     file = given(NAMES[name].format(work=visitor.server.work, listener=listener), url=listener + "/url")
     calls = {
         "score": lambda: visitor.score(file),
+        "baseline": lambda: visitor.score(None, baseline=file),
         "batch": lambda: visitor.call("batch", [file], None, ["body"], ["ssim"], "lite"),
         "judge": lambda: visitor.call("judge", file, file, "hello", "gemini", "", "key", ""),
     }

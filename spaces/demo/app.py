@@ -31,6 +31,7 @@ import gradio as gr
 import scoring
 import speech
 import views
+from beside import FILES
 from gate import WORKERS, Gate
 from look import CSS, CURVE_JS, THEME
 from starlette.middleware import Middleware
@@ -49,14 +50,14 @@ PRIVATE = {"api_visibility": "private", "queue": False, "show_progress": "hidden
 
 
 def examples() -> list[list[str]]:
-    """Video, reference and transcript of the teaser that `JWB_DEMO_DATA` names; none without it."""
+    """Video, reference, transcript and, where there are other systems, a baseline from what `JWB_DEMO_DATA` names."""
     data = os.environ.get("JWB_DEMO_DATA")
     if not data:
         return []
     from jwb_dh_v1.data.load import load_dataset
 
     folder, found = WORK / "examples", []
-    systems = Path(data).resolve().parent / "systems"
+    systems = Path(data).absolute().parent / "systems"
     kinds = [s for s in ("blurred", "frozen", "swapped", "recompressed", "garbled") if (systems / s).is_dir()]
     for number, row in enumerate(load_dataset(data, split="evaluation", streaming=True)):
         name = row["sample_id"]
@@ -64,11 +65,13 @@ def examples() -> list[list[str]]:
         real.parent.mkdir(parents=True, exist_ok=True)
         real.write_bytes(row["video"]["bytes"])
         kind = kinds[number % len(kinds)] if kinds else ""
+        other = next((k for k in ("garbled", "recompressed") if k in kinds and k != kind), "")
+        for system in filter(None, (kind, other)):
+            (folder / system).mkdir(exist_ok=True)
+            (folder / system / f"{name}.mp4").write_bytes((systems / system / f"{name}.mp4").read_bytes())
         made = folder / kind / f"{name}.mp4" if kind else real
-        if kind:
-            made.parent.mkdir(exist_ok=True)
-            made.write_bytes((systems / kind / f"{name}.mp4").read_bytes())
-        found.append([str(made), str(real), row["transcript"]["text"] or ""])
+        beside = [str(folder / other / f"{name}.mp4")] if other else []
+        found.append([str(made), str(real), row["transcript"]["text"] or "", *beside])
         if len(found) == 5:
             break
     return found
@@ -106,6 +109,7 @@ def results(prefix: str, with_film: bool) -> tuple[gr.JSON, list[Any]]:
         table = gr.HTML(elem_id=f"{prefix}-table", apply_default_css=False)
         per_clip = gr.Dataframe(label="Per clip", interactive=False, visible=not with_film, elem_id=f"{prefix}-clips",
                                 max_height=420)  # fmt: skip
+        spoken = gr.HTML(elem_id=f"{prefix}-speech", apply_default_css=False)
         radars = gr.HTML(elem_id=f"{prefix}-radars")
         film: list[Any] = []
         with gr.Column(visible=with_film):
@@ -121,19 +125,20 @@ def results(prefix: str, with_film: bool) -> tuple[gr.JSON, list[Any]]:
         with gr.Row():
             whole_file = gr.DownloadButton("Download JSON", elem_id=f"{prefix}-json")
             rows_file = gr.DownloadButton("Download CSV", elem_id=f"{prefix}-csv")
-    return document, [whole, words, table, per_clip, radars, whole_file, rows_file, *film]
+    return document, [whole, words, table, spoken, per_clip, radars, whole_file, rows_file, *film]
 
 
 def show(state: dict[str, Any] | None) -> list[Any]:
     """Fill a results column from what was scored."""
     if not state:
-        return [gr.skip()] * 11
+        return [gr.skip()] * 12
     document, film = state["document"], state["film"]
     json_path, csv_path = views.downloads(document, Path(state["folder"]))
     filled = [
         gr.Column(visible=True),
         views.words(document),
         views.table(document),
+        views.speech(document),
         gr.Dataframe(**views.per_clip(document)),
         views.radars(document),
         gr.DownloadButton(value=json_path),
@@ -183,8 +188,8 @@ def state() -> gr.State:
     return gr.State(None, time_to_live=KEPT, delete_callback=forget)
 
 
-def score_tab() -> None:
-    """One video."""
+def score_tab() -> tuple[gr.Button, list[Any]]:
+    """One video; gives the button that leads to the judge, and the fields that it takes with it."""
     kept = state()
     with gr.Row():
         with gr.Column(min_width=320):
@@ -193,26 +198,33 @@ def score_tab() -> None:
             reference = gr.Video(label="Reference: the real video (optional)", sources=["upload"], elem_id="reference",
                                  height=280)  # fmt: skip
     gr.Markdown(LIMITS, elem_classes="faint")
-    transcript = gr.Textbox("", label="Transcript (optional)", placeholder="What should be said, for WER", lines=2,
-                            elem_id="transcript")  # fmt: skip
+    with gr.Row():
+        with gr.Column(min_width=320):
+            transcript = gr.Textbox("", label="Transcript (optional)", placeholder="What should be said, for WER",
+                                    lines=4, elem_id="transcript")  # fmt: skip
+        with gr.Column(min_width=320):
+            baseline = gr.File(label="Baseline speech (optional)",
+                               file_types=FILES, elem_id="baseline", height=140)  # fmt: skip
+            judge = gr.Button("Take both to the judge", size="sm", elem_id="to-judge")
     found = examples()
     if found:
         KEEP.update(path for path in WORK.rglob("*"))
-        gr.Examples(found, [video, reference, transcript], label="Examples", cache_examples=False,
-                    api_visibility="private")  # fmt: skip
+        fields = [video, reference, transcript, baseline][: len(found[0])]
+        gr.Examples(found, fields, label="Examples", cache_examples=False, api_visibility="private")
         KEEP.update(path for path in WORK.rglob("*"))
     regions, metrics, protocol = choices("score")
     go = gr.Button("Score", variant="primary", elem_id="score")
     status = gr.HTML(elem_classes="status")
     document, parts = results("score", True)
     run = go.click(
-        events.score, [video, reference, transcript, regions, metrics, protocol], [document, kept], api_name="score",
-        show_progress_on=status, **WORK_QUEUE,
+        events.score, [video, reference, transcript, baseline, regions, metrics, protocol], [document, kept],
+        api_name="score", show_progress_on=status, **WORK_QUEUE,
     )  # fmt: skip
     run.success(show, kept, parts, **PRIVATE)
     key, curve, at, frame = parts[-4:]
     gr.on([at.change, key.change], at_frame, [kept, key, at], [curve, frame], trigger_mode="always_last", **PRIVATE)
     curve.select(picked, None, at, trigger_mode="always_last", **PRIVATE)
+    return judge, [video, baseline, transcript]
 
 
 def batch_tab() -> None:
@@ -264,14 +276,16 @@ def build() -> gr.Blocks:
             "and speech together.",
             elem_id="heading",
         )
-        with gr.Tab("Score", id="score"):
-            score_tab()
-        with gr.Tab("Batch", id="batch"):
-            batch_tab()
-        with gr.Tab("Speech and judge", id="speech"):
-            speech.tab(demo)
-        with gr.Tab("Leaderboard", id="leaderboard"):
-            leaderboard_tab()
+        with gr.Tabs() as tabs:
+            with gr.Tab("Score", id="score"):
+                judge, given = score_tab()
+            with gr.Tab("Batch", id="batch"):
+                batch_tab()
+            with gr.Tab("Speech and judge", id="speech"):
+                fields = speech.tab(demo)
+            with gr.Tab("Leaderboard", id="leaderboard"):
+                leaderboard_tab()
+        judge.click(events.hand_over, given, [*fields, tabs], api_visibility="private", show_progress="hidden")
         gr.Markdown(
             f"Uploads are deleted when you close the page, and {KEPT // 60} minutes after their last use at the "
             "latest. Nothing is kept, counted or sent on. "
@@ -287,6 +301,10 @@ def launch(**options: Any) -> Any:
     """Start the server; `options` go to gradio's `launch`."""
     start()
     demo = build()
+    if with_tools := importlib.util.find_spec("mcp") is not None:
+        import tools
+
+        tools.install()
     return demo.launch(
         theme=THEME,
         css=CSS,
@@ -298,7 +316,7 @@ def launch(**options: Any) -> Any:
         ssr_mode=False,
         share=False,
         footer_links=["api"],
-        mcp_server=importlib.util.find_spec("mcp") is not None,
+        mcp_server=with_tools,
         state_session_capacity=200,
         app_kwargs={"middleware": [Middleware(Gate, blocks=demo)]},
         **options,

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import functools
 import html
+import json
 import secrets
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import beside
 import film as films
 import gradio as gr
 import scoring
 import views
 from files import KEEPER, WORK, workplace
+from gate import is_tool
 from uploads import Refused, check_text, check_video, gather, shown
 
 from jwb_dh_v1.clip import Clip
@@ -54,8 +57,13 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def by_session(request: gr.Request) -> bool:
-    """Whether the caller has a session that will be closed (a page, `gradio_client`), not a single bare request."""
-    return "/call/" not in str(request.url)
+    """Whether the caller has a session that will be closed (a page, `gradio_client`), not a single request or tool."""
+    return "/call/" not in str(request.url) and not is_tool(request.request.scope)
+
+
+def whose(request: gr.Request) -> str:
+    """A name for the caller's files: its session, or one for this call alone."""
+    return str(request.session_hash) if by_session(request) else secrets.token_hex(16)
 
 
 @told
@@ -63,6 +71,7 @@ def score(
     video: str,
     reference: str | None = None,
     transcript: str = "",
+    baseline: str | None = None,
     regions: list[str] = REGIONS,
     metrics: list[str] = ALL,
     protocol: str = "lite",
@@ -75,6 +84,7 @@ def score(
         video: the generated video: at most 100 MB, 60 s, 900 frames, 1920 x 1088 pixels.
         reference: the real video of the same moment; metrics that compare need it.
         transcript: the words that should be heard (WER); may be empty.
+        baseline: another recording of the same text, a video or a sound of at most 100 MB and 60 s.
         regions: any of body, face, hands.
         metrics: names of metrics of the protocol; an empty list is all that can be computed.
         protocol: lite, and standard or paper where their weights are installed.
@@ -82,19 +92,21 @@ def score(
     Returns:
         results.json: `scores` (metric, region, value, n, skipped, failed, ci95, higher_is_better, networks, note),
         `samples` (one row per metric and region with its status, reason and curve over the frames), `plan`, `versions`
-        and `remarks`. Infinite values are the string "inf".
+        and `remarks`. Infinite values are the string "inf". With a baseline also `speech`: of `generated` and
+        `baseline` the `seconds`, `lufs`, `silent`, and given a transcript `wer`, `substitutions`, `deletions`,
+        `insertions`, `words` and `hypothesis`, as Whisper tiny.en hears them (English only).
 
     """
-    session = str(request.session_hash)
-    KEEPER.use(session, video, reference)
+    session = whose(request)
+    KEEPER.use(session, video, reference, baseline)
     place = WORK / "shown" / secrets.token_hex(16)
     try:
         check_video(video)
         if reference:
             check_video(reference, "the reference")
-        sample = Sample(
-            printable(Path(video).stem, 60), Clip(video), Clip(reference) if reference else None, check_text(transcript)
-        )
+        other = beside.check(baseline) if baseline else None
+        text = check_text(transcript)
+        sample = Sample(printable(Path(video).stem, 60), Clip(video), Clip(reference) if reference else None, text)
         with workplace() as folder:
             found = scoring.run(
                 [sample],
@@ -106,6 +118,9 @@ def score(
                 progress,
             )
         document = found["document"]
+        if other is not None:
+            progress(0.98, desc="Listening to both recordings")
+            document["speech"] = scoring.plain(beside.compare(Path(video), other, text, _word_errors(document)))
         if not by_session(request):
             return document, None
         KEEPER.show(session, "score", place)
@@ -116,6 +131,23 @@ def score(
     finally:
         if not by_session(request):
             KEEPER.leave(session)
+
+
+def _word_errors(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The video's word errors, if Whisper tiny.en was asked already."""
+    rows = [row for row in document["samples"] if row["metric"] == "wer" and row["status"] == "ok"]
+    return json.loads(rows[0]["facts"]) if rows and document["protocol"].startswith("lite/") else None
+
+
+@told
+def hand_over(
+    video: str | None, baseline: str | None, transcript: str, request: gr.Request
+) -> tuple[str, str, str, gr.Tabs]:
+    """Both recordings and the text for the judge's fields, and its tab opened."""
+    if not video or not baseline:
+        raise Refused("Choose the generated video and the baseline speech first: the judge compares the two.")
+    KEEPER.use(str(request.session_hash), video, baseline)
+    return video, baseline, transcript, gr.Tabs(selected="speech")
 
 
 @told
@@ -141,7 +173,7 @@ def batch(
         results.json as of `score`, with one row per video, metric and region.
 
     """
-    session = str(request.session_hash)
+    session = whose(request)
     KEEPER.use(session, *(generated or []), *(references or []))
     place = WORK / "shown" / secrets.token_hex(16)
     try:

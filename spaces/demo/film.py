@@ -22,7 +22,7 @@ from jwb_dh_v1.region import Rule
 from jwb_dh_v1.results import Result
 from jwb_dh_v1.results.plots import frame_plot
 from jwb_dh_v1.results.tables import number, title
-from jwb_dh_v1.results.worst import _moments, _part
+from jwb_dh_v1.results.worst import curve_frames
 from jwb_dh_v1.sample import Sample
 
 FILM = 240  # frames kept for the page, evenly taken
@@ -84,11 +84,10 @@ def _all_moments(sample: Sample, result: Result) -> dict[str, list[int]]:
         metric = table_[row.metric]
         paired = "reference" in metric.needs
         try:
-            part = _part(sample.crop(row.region, rule, metric.same_boxes), paired)  # type: ignore[arg-type]
-            ours, _ = _moments(part, len(row.curve), rule, paired)
+            moments = curve_frames(sample, row.region, len(row.curve), rule, paired, metric.same_boxes)
         except JwbError:
             continue
-        found[f"{row.metric}/{row.region}"] = [int(v) for v in ours]
+        found[f"{row.metric}/{row.region}"] = moments.tolist()
     return found
 
 

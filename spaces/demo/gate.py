@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +23,8 @@ UPLOAD = min(3 * FILE_BYTES, 2 * CLIPS * FILE_BYTES)  # bytes of one upload requ
 FREE = 1024 * MB  # of the disk, left for others
 PER_ADDRESS = int(os.environ.get("JWB_DEMO_PER_ADDRESS", "4"))  # jobs of one address at a time
 HASH = re.compile("[0-9a-f]{64}")  # gradio names the folder of an upload by its content
+TOOL = "x-jwb-tool"  # a header: this process's secret and the address of who asked a tool, see `as_tool`
+SECRET = secrets.token_hex(16)
 WORKERS = "work"  # concurrency_id of all events that score
 JUDGES = "judge"  # and of those that ask a judge
 GRADIO = "/gradio_api/"
@@ -80,7 +83,9 @@ class Gate:
             await self.app(scope, replay, send)
             return
         async with self._joining:  # counting and joining belong together
-            problem = self._problem(found.get("session_hash"), _address(scope))
+            # All calls of MCP tools come from one client within this process.
+            session = None if is_tool(scope) else found.get("session_hash")
+            problem = self._problem(session, address_of(scope))
             if problem:
                 await refuse(send, 429, problem)
                 return
@@ -142,7 +147,7 @@ class Gate:
         jobs = [job for batch in [*lines, *running] for job in batch if job.concurrency_id in ours]
         if session and any(job.session_hash == session for job in jobs):
             return "You have a job that waits or runs; wait for its result first."
-        if sum(_address(job.request.scope) == address for job in jobs) >= PER_ADDRESS:
+        if sum(address_of(job.request.scope) == address for job in jobs) >= PER_ADDRESS:
             return f"{PER_ADDRESS} jobs from your address wait or run; wait for their results first."
         return ""
 
@@ -166,7 +171,7 @@ def _addresses(value: Any) -> Iterator[str]:
     while stack:
         item = stack.pop()
         if isinstance(item, dict):
-            if item.get("path") is not None and not _uploaded(item["path"]):
+            if item.get("path") is not None and not uploaded(item["path"]):
                 yield str(item["path"])
             if item.get("is_stream"):
                 yield "stream"
@@ -175,7 +180,7 @@ def _addresses(value: Any) -> Iterator[str]:
             stack.extend(item)
 
 
-def _uploaded(path: Any) -> bool:
+def uploaded(path: Any) -> bool:
     """Whether a path is one that gradio gave to an upload (`WORK/<sha256>/name`), or an example's."""
     if not isinstance(path, str) or "\0" in path:
         return False
@@ -193,8 +198,25 @@ def _length(scope: Any) -> int:
     return 0
 
 
-def _address(scope: Any) -> str:
+def as_tool(address: str) -> str:
+    """The value of the header `TOOL`: a tool passes on a call of a visitor at this address."""
+    return f"{SECRET} {address}"
+
+
+def is_tool(scope: Any) -> bool:
+    """Whether a request comes from this process's own MCP tools."""
+    return any(name == TOOL.encode() and _secret(value) for name, value in scope["headers"])
+
+
+def _secret(value: bytes) -> bool:
+    return secrets.compare_digest(value.partition(b" ")[0], SECRET.encode())
+
+
+def address_of(scope: Any) -> str:
     """Who asks. On a Space the proxy in front adds the visitor's address as the last one."""
+    for name, value in scope["headers"]:
+        if name == TOOL.encode() and _secret(value):
+            return value.decode("latin-1").partition(" ")[2]
     if os.environ.get("SPACE_ID"):
         for name, value in scope["headers"]:
             if name == b"x-forwarded-for":

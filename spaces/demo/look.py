@@ -20,6 +20,7 @@ CSS = """
 .status { min-height: 2.6em; }
 input[type=range]::-webkit-slider-thumb { border: 1px solid var(--body-text-color-subdued); }
 .words ul { margin: 0.3em 0 0 1.2em; list-style: disc; }
+.scroll + .words ul { margin-left: 1.8em; }
 .words h3 { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; border: 1px solid var(--border-color-primary); border-radius: 6px; }
 table.scores { border-collapse: collapse; width: 100%; min-width: 1060px; font-size: 0.92em; margin: 0; }
@@ -31,6 +32,8 @@ table.scores tbody th { font-weight: 500; }
 table.scores td:nth-child(3), table.scores td:nth-child(6) { font-variant-numeric: tabular-nums; white-space: nowrap; }
 table.scores td:nth-child(4), table.scores td:nth-child(5) { white-space: nowrap; }
 table.scores td:nth-child(7), table.scores td:nth-child(8) { min-width: 13em; }
+table.scores.speech { min-width: 760px; }
+table.scores.speech td:nth-child(6) { white-space: normal; min-width: 16em; }
 table.scores tbody tr:nth-child(even) { background: var(--background-fill-secondary); }
 table.scores tr.faint > * { color: var(--body-text-color-subdued); }
 .radars { display: flex; flex-wrap: wrap; gap: 1rem; justify-content: center; }

@@ -8,51 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import events
 import gradio as gr
-from files import KEEPER, workplace
+import judging
+from beside import FILES, recognise
+from files import KEEPER
 from gate import JUDGES, WORKERS
-from uploads import SOUNDS, Refused, check_sound, check_text, shown
+from judging import DOLLARS, heard
+from uploads import Refused, check_sound, check_text
 
-from jwb_dh_v1.audio import Audio, decode_audio
-from jwb_dh_v1.data.pairs import VIDEOS
-from jwb_dh_v1.errors import JwbError, NotApplicable
 from jwb_dh_v1.metrics.speech import word_errors
 
 FREE_ADDRESS = os.environ.get("JWB_DEMO_ALLOW_BASE_URL") == "1"
-OPENAI = "https://api.openai.com/v1"
-DOLLARS = 1.0  # of the visitor's money in one call, at most
-FILES = [*VIDEOS, *SOUNDS]
-whisper: list[Any] = []  # the recogniser, once it was loaded
-
-
-def heard(path: Path) -> Audio:
-    """A file's sound.
-
-    Raises:
-        NotApplicable: it has none.
-
-    """
-    audio: Audio | None = decode_audio(path)
-    if audio is None:
-        raise NotApplicable(f"{path.name} has no sound.")
-    return audio
-
-
-def recognise(audio: Audio) -> str:
-    """The words Whisper tiny.en hears; none in silence."""
-    if audio.silent:
-        return ""
-    if not whisper:
-        from jwb_dh_v1.nets.whisper import load_tiny_en
-        from jwb_dh_v1.weights import resolve_all
-
-        names = ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json")
-        whisper.append(load_tiny_en(resolve_all(names)))
-    return str(whisper[0].transcribe(audio.mono(16000)))
 
 
 @events.told
@@ -68,7 +37,7 @@ def wer(recording: str, transcript: str, request: gr.Request) -> dict[str, Any]:
         `hypothesis` (both normalised), `flags`.
 
     """
-    session = str(request.session_hash)
+    session = events.whose(request)
     KEEPER.use(session, recording)
     try:
         path = check_sound(recording)
@@ -109,11 +78,12 @@ def judge_of(forget: Callable[[str], None]) -> Callable[..., Any]:
             base_url: leave empty; another address is refused unless the host of this page allows it.
 
         Returns:
-            `judgements` (order, outcome, scores, reasoning of each answer), `outcome` (win, tie or loss of the
-            recording, or `unclear`), `tokens`, `dollars` (null where the price is unknown), `failed`, `model`.
+            `outcome` (win, tie or loss of the recording, or `unclear`), `sentence` (the same in words), `judgements`
+            (order, outcome, scores, reasoning of each answer), `tokens`, `dollars` (null where the price is unknown),
+            `failed`, `model`. No verdict in either order is an error whose sentence says why.
 
         """
-        session = str(request.session_hash)
+        session = events.whose(request)
         KEEPER.use(session, recording, baseline)
         try:
             key = key.strip()
@@ -125,79 +95,17 @@ def judge_of(forget: Callable[[str], None]) -> Callable[..., Any]:
             text = check_text(transcript)
             if text is None:
                 raise Refused("Write the transcript first: the judge needs the text.")
-            try:
-                return _judge(ours, theirs, text, provider, model.strip(), key, base_url.strip())
-            except JwbError as error:
-                # "from None": the first error may quote the key in its trace.
-                raise Refused(shown(error).replace(key, "***")) from None
+            return judging.verdict(ours, theirs, text, provider, model.strip(), key, base_url.strip())
         finally:
-            forget(session)
+            forget(str(request.session_hash))
             if not events.by_session(request):
                 KEEPER.leave(session)
 
     return judge
 
 
-def _judge(ours: Path, theirs: Path, text: str, provider: str, model: str, key: str, base_url: str) -> dict[str, Any]:
-    from jwb_dh_v1.judge import run
-    from jwb_dh_v1.judge.backends import backend
-    from jwb_dh_v1.judge.cost import price_of
-    from jwb_dh_v1.judge.log import Log, records
-    from jwb_dh_v1.judge.question import Item
-    from jwb_dh_v1.judge.speech import prepare
-
-    if provider not in {"gemini", "openai"}:
-        raise Refused("The providers are gemini and openai.")
-    address = base_url or (OPENAI if provider == "openai" else None)
-    asked = backend(provider, model or None, api_key=key, base_url=address, timeout_s=60.0)
-    try:
-        two = [prepare(heard(path)) for path in (ours, theirs)]
-        item = Item("clip", "clip", text, "en", "general", "generated", "baseline", *two)
-        with workplace() as folder:
-            log = Log(folder / "judge.jsonl")
-            try:
-                price = price_of(asked.name, asked.model)
-                limit = DOLLARS if price else None  # without a price there are still but two short questions
-                found = run.judge(
-                    [item], asked, log, concurrency=2, retries=1, max_wait=10, max_cost=limit, price=price
-                )
-            finally:
-                log.close()
-            lines = list(records(log.path))
-    finally:
-        asked.close()
-    if found.skipped:
-        raise Refused(f"This cannot be judged: {found.skipped[0][1]}.")
-    judgements = [
-        {name: line.get(name) for name in ("order", "status", "reason", "winner", "score_1", "score_2", "reasoning",
-                                           "model_served", "source")} | {"outcome": _outcome(line)}
-        for line in lines
-    ]  # fmt: skip
-    outcomes = {entry["outcome"] for entry in judgements}
-    return {
-        "outcome": outcomes.pop() if len(outcomes) == 1 else "unclear",
-        "judgements": judgements,
-        "tokens": vars(found.usage),
-        "dollars": found.dollars,
-        "failed": dict(found.failed),
-        "stopped": found.stopped,
-        "provider": provider,
-        "model": asked.model,
-    }
-
-
-def _outcome(line: dict[str, Any]) -> str:
-    """Who won, seen from the generated recording."""
-    if line["status"] != "ok":
-        return "no answer"
-    if line["winner"] == "tie":
-        return "tie"
-    first = line["order"] == "system_first"
-    return "win" if (line["winner"] == "1") == first else "loss"
-
-
-def tab(demo: gr.Blocks) -> None:
-    """Word errors on top, the judge below."""
+def tab(demo: gr.Blocks) -> list[Any]:
+    """Word errors on top, the judge below; gives the judge's fields for both recordings and the text."""
     gr.Markdown("### Word errors\nWhisper tiny.en listens, and its words are compared with the transcript.")
     with gr.Row():
         with gr.Column(min_width=320):
@@ -232,8 +140,11 @@ def tab(demo: gr.Blocks) -> None:
             held._update_value_in_config(key._id, "")
 
     ask = gr.Button("Ask the judge", variant="primary", elem_id="judge")
+    words = gr.HTML(elem_id="judge-words")
     verdict = gr.JSON(label="Verdict", elem_id="judge-result", max_height=500)
-    ask.click(
+    asked = ask.click(
         judge_of(forget), [ours, theirs, said, provider, model, key, address], verdict, api_name="judge",
         concurrency_limit=4, concurrency_id=JUDGES,
     )  # fmt: skip
+    asked.success(judging.told, verdict, words, api_visibility="private", queue=False, show_progress="hidden")
+    return [ours, theirs, said]

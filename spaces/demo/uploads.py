@@ -70,10 +70,10 @@ def check_video(path: str | Path | None, what: str = "the video") -> VideoInfo:
 
 
 def check_sound(path: str | Path | None, what: str = "a video or a sound") -> Path:
-    """A file whose sound is within the limits.
+    """A file to be heard, within the limits. A video may be without sound.
 
     Raises:
-        Refused: as `check_video`, or it has no sound.
+        Refused: as `check_video`; a file that is no video has no sound.
 
     """
     if path and Path(path).suffix.lower() in VIDEOS:

@@ -23,6 +23,7 @@ from jwb_dh_v1.results.reconcile import published
 from jwb_dh_v1.results.tables import STAND_INS, number, title
 
 TABLE = ["Metric", "Region", "Value", "Better", "n / skipped / failed", "95 % interval", "Network", "Note"]
+SPEECH = ["Recording", "Length", "Loudness", "WER", "Wrong / missing / added", "Words heard"]
 REGIONS = ("body", "face", "hands", "speech")
 # Where an open-ended scale has its middle in the radar: distances of this size are drawn half way.
 MIDDLE = {"fid": 50.0, "fid_clean": 50.0, "fvd": 500.0, "e_fid": 1.0, "wer": 0.5}
@@ -97,6 +98,34 @@ def words(document: Mapping[str, Any]) -> str:
     items = "".join(f"<li>{html.escape(printable(line, 500))}</li>" for line in lines)
     name = html.escape(printable(document["name"], 80))
     return f'<section aria-label="Diagnosis" class="words"><h3>{name}</h3><ul>{items}</ul></section>'
+
+
+def speech(document: Mapping[str, Any]) -> str:
+    """The video's speech beside the baseline's, as a table with remarks; nothing without a baseline."""
+    found = document.get("speech")
+    if not found:
+        return ""
+    lines = []
+    for side in ("generated", "baseline"):
+        facts = found[side]
+        counts = "/".join(str(facts[name]) for name in ("substitutions", "deletions", "insertions") if name in facts)
+        cells = [
+            "no sound" if facts["seconds"] is None else f"{facts['seconds']:.1f} s",
+            "silent" if facts["silent"] else "–" if facts["lufs"] is None else f"{facts['lufs']:.1f} LUFS",
+            f"{100 * facts['wer']:.1f} %" if "wer" in facts else "–",
+            f"{counts} of {facts['words']}" if counts else "–",
+            printable(facts.get("hypothesis") or "–", 400),
+        ]
+        lines.append(f'<tr><th scope="row">{side.capitalize()}</th>'
+                     + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")  # fmt: skip
+    heads = "".join(f'<th scope="col">{head}</th>' for head in SPEECH)
+    notes = "".join(f"<li>{html.escape(printable(line, 500))}</li>" for line in found["remarks"])
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Speech beside the baseline">'
+        '<table class="scores speech">'
+        f"<caption>Speech beside the baseline</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
+        f'</table></div><section class="words" aria-label="Remarks on speech"><ul>{notes}</ul></section>'
+    )
 
 
 def weakest(document: Mapping[str, Any]) -> list[str]:
