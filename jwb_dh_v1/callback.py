@@ -26,12 +26,11 @@ from jwb_dh_v1.data.fixed import CLIPS, Data
 from jwb_dh_v1.data.fixed import FixedSet as FixedSet  # both also imported from here
 from jwb_dh_v1.data.fixed import fixed_set as fixed_set
 from jwb_dh_v1.data.generate import Function, generate
-from jwb_dh_v1.errors import MissingPackage
+from jwb_dh_v1.errors import MissingPackage, typed
 from jwb_dh_v1.metrics import protocol as table_of
 from jwb_dh_v1.models import Models
 from jwb_dh_v1.plan import make_plan
 from jwb_dh_v1.region import Region
-from jwb_dh_v1.shard import _typed
 from jwb_dh_v1.weights import resolve_all
 
 if TYPE_CHECKING:
@@ -255,7 +254,7 @@ def _callback_class() -> type:
                 scores = score_generated(self.generate, self.data, model=model, limit=self.limit, **self.options)
             except Exception as error:  # noqa: BLE001 - a benchmark is no reason to lose a training
                 self.errors += 1
-                known = _typed(error)
+                known = typed(error)
                 warnings.warn(f"JWB-DH-V1 at step {step}: {type(known).__name__}: {known}", stacklevel=2)
             if self.errors:
                 scores["jwb/errors"] = float(self.errors)
@@ -266,7 +265,7 @@ def _callback_class() -> type:
                 else:
                     state.log_history.append({**scores, "step": step})
             except Exception as error:  # noqa: BLE001 - nor is a logger
-                warnings.warn(f"JWB-DH-V1 could not log step {step}: {_typed(error)}", stacklevel=2)
+                warnings.warn(f"JWB-DH-V1 could not log step {step}: {typed(error)}", stacklevel=2)
             return scores
 
     return BenchmarkCallback

@@ -66,7 +66,12 @@ def _compare(args: argparse.Namespace) -> int:
 
     runs = [Result.load(run) for run in args.runs]
     found = compare(
-        runs, args.baseline, metrics=args.metrics, regions=args.regions, difference=_differences(args.difference)
+        runs,
+        args.baseline,
+        metrics=args.metrics,
+        regions=args.regions,
+        difference=_differences(args.difference),
+        unit=args.unit,
     )
     print_compared(found)
     if args.json:
@@ -202,6 +207,10 @@ def add_commands(commands: Any) -> None:
     compare.add_argument("--baseline", help="name or folder of the run to compare with (default: the first)")
     compare.add_argument("--metrics", nargs="+")
     compare.add_argument("--regions", nargs="+")
+    compare.add_argument(
+        "--unit", choices=["identity", "clip"], default="identity",
+        help="what intervals and tests speak about: other people (default), or other clips of the same people",
+    )  # fmt: skip
     compare.add_argument("--difference", nargs="+", default=[], metavar="[METRIC=]NUMBER", help="that should be seen")
     compare.add_argument("--json", help="also write everything to this file")
     compare.set_defaults(run=_compare)

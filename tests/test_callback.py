@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -199,14 +202,19 @@ def test_nothing_stops_the_training(real: dict[str, Path], chosen: FixedSet, tmp
 
 @pytest.mark.skipif(importlib.util.find_spec("trackio") is None, reason="trackio is not installed")
 def test_trackio(real: dict[str, Path], chosen: FixedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own database holds the scores at their step; nothing leaves the machine."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # read when trackio is imported
     import trackio
 
     from jwb_dh_v1.callback import trackio_log
 
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     trackio.init(project="jwb-test")
-    score_generated(noisy(real, lambda: 9.0), chosen, metrics=["psnr"], step=1, log=trackio_log)
+    given = score_generated(noisy(real, lambda: 9.0), chosen, metrics=["psnr"], step=7, log=trackio_log)
     trackio.finish()
+    with closing(sqlite3.connect(tmp_path / "jwb-test.db")) as base:
+        rows = base.execute("SELECT step, metrics FROM metrics").fetchall()
+    ((step, metrics),) = rows
+    assert step == 7 and json.loads(metrics) == pytest.approx(given)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from test_leaderboard import DATA, DIFFERENT, HOSTILE, changed, other_weights, result_of
+from made_runs import DATA, DIFFERENT, HOSTILE, changed, other_weights, result_of
 
 from jwb_dh_v1 import Result, __version__
 from jwb_dh_v1.errors import PlanMismatch, SetupError

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jwb_dh_v1.errors import DataNotFound
+from jwb_dh_v1.errors import DataNotFound, NotWritable
 from jwb_dh_v1.state import Frechet
 
 SCHEMA = "jwb-dh-v1/results/1"
@@ -167,18 +169,46 @@ def _plain(value: Any) -> Any:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there, whatever happens (temp file, fsync, rename)."""
+    """Write a file so that it is either whole or not there, whatever happens (temp file, fsync, rename).
+
+    Raises:
+        NotWritable: the disk is full, read-only or gone; the folder is; something else has this name.
+
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        with partial.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()  # half a file is of no use, and fills the disk
+        raise NotWritable.of(path, error) from error
+
+
+def seal(facts: Mapping[str, Any]) -> bytes:
+    """A JSON object with its own checksum, so that `unseal` knows a flipped bit from another value."""
+    return json.dumps({**facts, "check": _check(facts)}, indent=1).encode()
+
+
+def unseal(content: bytes) -> dict[str, Any] | None:
+    """The object that `seal` made; None where it is damaged."""
+    try:
+        found = json.loads(content)
+        return found if found.pop("check") == _check(found) else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _check(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _schema() -> Any:

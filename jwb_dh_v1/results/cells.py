@@ -4,6 +4,10 @@ A clip counts where both runs have a score for it, and counts once: the mean dif
 difference of two scores, which weigh clips by their parts (two hands) or words, and may count lost clips
 (`policy.py`). Distances of sets have no score per clip; they are compared by leaving out identities on both sides
 (`paired_sets.py`).
+
+The unit of interval and test is the identity: what is said holds for other people like these. With the clip as unit it
+holds for other clips of the same people, and of other people nothing is said: clips of one person are more alike than
+those of two, so that such an interval is too narrow for people (81 % instead of 95 % with three clips of each).
 """
 
 from __future__ import annotations
@@ -11,15 +15,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
-from jwb_dh_v1.judge.intervals import holm
 from jwb_dh_v1.results import Result
 from jwb_dh_v1.results.comparable import labels
-from jwb_dh_v1.results.paired import ALPHA, DRAWS, NO_DIFFERENCE, Difference, paired
+from jwb_dh_v1.results.paired import ALPHA, DRAWS, NO_DIFFERENCE, Difference, holm_of_discrete, paired
 from jwb_dh_v1.results.paired_sets import Cell, Features, paired_sets
 from jwb_dh_v1.results.tables import find, metrics_of, regions_of
+
+Unit = Literal["identity", "clip"]
+NOUN: Mapping[Unit, str] = {"identity": "identities", "clip": "clips"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Compared:
         ours, theirs: mean scores over the pairs (of sets: the distances), None without pairs.
         absent: clips that only one run has a row for.
         skipped, failed: clips without a score in one run or both.
+        people: identities of the pairs.
         only_ours, only_theirs: of all these, clips with a score in that run alone.
         difference: ours - theirs, None where `why` says that there is no paired test.
         holm: its p, corrected for all tests of the comparison.
@@ -81,6 +89,7 @@ class Compared:
     absent: int
     skipped: int
     failed: int
+    people: int
     only_ours: int
     only_theirs: int
     difference: Difference | None
@@ -138,7 +147,7 @@ def draws_for(tests: int) -> int:
     return max(DRAWS, 100 * tests)
 
 
-def compare_cell(a: Run, b: Run, cell: Cell, draws: int = DRAWS) -> Compared:
+def compare_cell(a: Run, b: Run, cell: Cell, draws: int = DRAWS, unit: Unit = "identity") -> Compared:
     """One metric and region of run a against run b, not yet corrected."""
     ours, theirs = (run.clips.get(cell, Clips({}, {}, {})) for run in (a, b))
     score = a.result[cell]
@@ -146,16 +155,17 @@ def compare_cell(a: Run, b: Run, cell: Cell, draws: int = DRAWS) -> Compared:
     pairs = [sample for sample in both if sample in ours.value and sample in theirs.value]
     lost = [{ours.status[s], theirs.status[s]} for s in both if s not in ours.value or s not in theirs.value]
     failed = sum("failed" in statuses for statuses in lost)
-    people = [ours.identity[sample] for sample in pairs]
+    people = pairs if unit == "clip" else [ours.identity[sample] for sample in pairs]
     x, y = ([clips.value[sample] for sample in pairs] for clips in (ours, theirs))
     found: Difference | str
     means: tuple[float | None, float | None] = (None, None)
     by_clip: dict[str, float] = {}
     if pairs and all(value is None for value in x + y):
         found, means = _sets(a, b, cell, ours, theirs, draws)
+        found = "distances of sets are compared by identities, not by clips" if unit == "clip" else found
     else:
         xs, ys = (np.array(values, dtype=np.float64) for values in (x, y))
-        found = paired(xs, ys, people, draws=draws)
+        found = paired(xs, ys, people, draws=draws, noun=NOUN[unit])
         if pairs:
             means = float(xs.mean()), float(ys.mean())
         if isinstance(found, Difference):
@@ -172,6 +182,7 @@ def compare_cell(a: Run, b: Run, cell: Cell, draws: int = DRAWS) -> Compared:
         absent=len({*ours.status, *theirs.status}) - len(both),
         skipped=len(lost) - failed,
         failed=failed,
+        people=len({ours.identity[sample] for sample in pairs}),
         only_ours=len(ours.value.keys() - theirs.value),
         only_theirs=len(theirs.value.keys() - ours.value),
         difference=found if isinstance(found, Difference) else None,
@@ -197,8 +208,7 @@ def _sets(
 
 
 def corrected(cells: Sequence[Compared]) -> list[Compared]:
-    """The same cells with Holm's correction over all of their tests."""
-    tested = [i for i, c in enumerate(cells) if c.difference is not None and c.difference.p is not None]
-    p_values = [d.p for i in tested if (d := cells[i].difference) is not None and d.p is not None]
-    adjusted = dict(zip(tested, holm(p_values), strict=True))
+    """The same cells with Holm's correction over all of their tests that could have given so small a p."""
+    tests = {i: (d.p, d.smallest_p) for i, c in enumerate(cells) if (d := c.difference) and d.p is not None}
+    adjusted = dict(zip(tests, holm_of_discrete(list(tests.values())), strict=True))
     return [replace(cell, holm=adjusted.get(i)) for i, cell in enumerate(cells)]

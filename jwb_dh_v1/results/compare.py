@@ -1,8 +1,8 @@
 """Runs side by side: is a difference real, how large is it, and how many clips would show it?
 
 Each run is compared with a baseline, metric by metric and region by region (`cells.py`), with interval and test of
-`paired.py`. The family of Holm's correction is all tests of one comparison. `comparable.py` says which runs are
-refused.
+`paired.py`. The family of Holm's correction is all tests of one comparison. `changes.py` says in words what differs.
+`comparable.py` says which runs are refused.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, replace
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.results import Result, _plain
-from jwb_dh_v1.results.cells import Compared, Run, compare_cell, corrected, draws_for, runs_of, shared
+from jwb_dh_v1.results.cells import NOUN, Compared, Run, Unit, compare_cell, corrected, draws_for, runs_of, shared
+from jwb_dh_v1.results.changes import Changes, changes
 from jwb_dh_v1.results.comparable import require_comparable
 from jwb_dh_v1.results.gains import Gains, gains
-from jwb_dh_v1.results.paired import ALPHA, FEW_IDENTITIES, NOTHING_SHARED, needed, smallest_p
+from jwb_dh_v1.results.paired import ALPHA, LEAST_RESAMPLED, NOTHING_SHARED, needed, smallest_p
 from jwb_dh_v1.results.tables import title
 
 SCHEMA = "jwb-dh-v1/comparison/1"
@@ -28,7 +29,9 @@ class Comparison:
     """All cells of some runs against one baseline.
 
     Attributes:
+        unit: what intervals and tests are over.
         family: number of tests that Holm's correction is over.
+        changes: what differs in words, one per run other than the baseline.
         gains: which region improved most, one per run other than the baseline.
         notes: what to mind, one sentence each.
 
@@ -36,7 +39,9 @@ class Comparison:
 
     baseline: str
     cells: tuple[Compared, ...]
+    unit: Unit
     family: int
+    changes: tuple[Changes, ...]
     gains: tuple[Gains, ...]
     notes: tuple[str, ...]
 
@@ -55,6 +60,7 @@ class Comparison:
             del found["by_clip"]
             cells.append(found | {"effect": cell.effect, "superiority": cell.superiority, "verdict": cell.verdict})
         document = {"schema": SCHEMA, **asdict(replace(self, cells=())), "cells": cells}
+        document["changes"] = [asdict(one) | {"text": one.text} for one in self.changes]
         document["gains"] = [asdict(one) | {"text": one.text} for one in self.gains]
         return json.dumps(_plain(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -66,6 +72,7 @@ def compare(
     metrics: Sequence[str] | None = None,
     regions: Sequence[str] | None = None,
     difference: float | Mapping[str, float] | None = None,
+    unit: Unit = "identity",
 ) -> Comparison:
     """Compare runs with one of them.
 
@@ -75,25 +82,37 @@ def compare(
         metrics, regions: only these; by default all that both of a pair have.
         difference: for which the numbers of clips needed are given, in the metric's unit (one for all metrics, or by
             metric); by default the observed one.
+        unit: `identity`: intervals and tests speak about other people like these. `clip`: about other clips of the
+            same people, which says nothing about others but can be said with few people.
 
     Raises:
         PlanMismatch: two runs differ in what moves scores, see `comparable.py`.
-        SetupError: fewer than two runs, no run of the baseline's name, or nothing in common.
+        SetupError: fewer than two runs, no run of the baseline's name, nothing in common, or no such unit.
 
     """
     notes = require_comparable(runs)
     if len(runs) < 2:
         raise SetupError("A comparison takes two runs or more.")
+    if unit not in NOUN:
+        raise SetupError(f"There is no unit {unit!r}; there are {', '.join(NOUN)}.")
     named = runs_of(runs)
     base = _baseline(named, baseline)
     pairs = [(run, base, cell) for run in named if run is not base for cell in shared(run, base, metrics, regions)]
     if not pairs:
         raise SetupError("These runs have no metric and region in common.")
     draws = draws_for(len(pairs))
-    cells = corrected([compare_cell(run, base, cell, draws) for run, base, cell in pairs])
+    cells = corrected([compare_cell(run, base, cell, draws, unit) for run, base, cell in pairs])
     cells = [_with_needed(cell, difference) for cell in cells]
-    found = [gains(run, base, [c for c in cells if c.run == run.label]) for run in named if run is not base]
-    return Comparison(base.label, tuple(cells), family(cells), tuple(found), (*_notes(cells, named, draws), *notes))
+    others = [(run, [c for c in cells if c.run == run.label]) for run in named if run is not base]
+    return Comparison(
+        base.label,
+        tuple(cells),
+        unit,
+        family(cells),
+        tuple(changes(run.label, base.label, of) for run, of in others),
+        tuple(gains(run, base, of, unit) for run, of in others),
+        (*_notes(cells, named, draws, unit), *notes),
+    )
 
 
 def _baseline(runs: Sequence[Run], name: str | None) -> Run:
@@ -124,9 +143,11 @@ def _with_needed(cell: Compared, difference: float | Mapping[str, float] | None)
     )
 
 
-def _notes(cells: Sequence[Compared], runs: Sequence[Run], draws: int) -> list[str]:
+def _notes(cells: Sequence[Compared], runs: Sequence[Run], draws: int, unit: Unit) -> list[str]:
     """What to mind: the family, few identities, clips that only one run could be scored on, metrics without a test."""
-    notes = few_identities(cells, draws)
+    notes = few_identities(cells, draws, unit)
+    if unit == "identity" and all(smallest_p(c.difference.identities) > ALPHA for c in cells if c.difference):
+        notes.append("What holds for other clips of the same people may be asked instead (--unit clip).")
     sided: dict[tuple[str, str, str, int, int], None] = {}
     for c in cells:
         if c.only_ours or c.only_theirs:
@@ -143,24 +164,36 @@ def _notes(cells: Sequence[Compared], runs: Sequence[Run], draws: int) -> list[s
     return notes + [f"No paired test for {', '.join(dict.fromkeys(of))}: {why}." for why, of in reasons.items()]
 
 
-def few_identities(cells: Sequence[Compared], draws: int) -> list[str]:
-    """The family of the correction, and what so many identities can and cannot show."""
-    tests = family(cells)
-    notes = [f"Holm's correction is over the {tests} tests shown: every run, metric and region."]
+def few_identities(cells: Sequence[Compared], draws: int, unit: Unit = "identity") -> list[str]:
+    """The family of the correction, and what so many identities (or clips) can and cannot show."""
+    tests, noun = family(cells), NOUN[unit]
+    notes = [
+        f"Holm's correction is over the {tests} tests shown: every run, metric and region. A test that could not have "
+        "given so small a p (no clip differs, or few) does not count."
+    ]
+    bests = [c.difference.smallest_p for c in cells if c.difference and c.holm is not None]
     most = max((c.difference.identities for c in cells if c.difference), default=0)
     best = smallest_p(most, draws) if most else 0.0
+    able = sum(one <= best for one in bests)
     if best > ALPHA:
         notes.append(
-            f"With {most} identities p cannot be below {best:.3g}: no difference, however large, can be told from "
-            f"chance. It takes {identities_for(1)} identities for one test, {identities_for(tests)} for all {tests}."
+            f"With {most} {noun} p cannot be below {best:.3g}: no difference, however large, can be told from "
+            f"chance. It takes {identities_for(1)} {noun} for one test, {identities_for(tests)} for all {tests}."
         )
-    elif best * tests > ALPHA:
+    elif best * able > ALPHA:
         notes.append(
-            f"With {most} identities no difference stands after the correction for {tests} tests, unless many do; that "
-            f"takes {identities_for(tests)}, or fewer metrics and regions."
+            f"With {most} {noun} no difference stands after the correction for {able} tests; that takes "
+            f"{identities_for(able)}, or fewer metrics and regions."
         )
-    if 1 < most < FEW_IDENTITIES:
-        notes.append(f"Intervals over fewer than {FEW_IDENTITIES} identities hold only if these differ about normally.")
+    if 1 < most < LEAST_RESAMPLED:
+        notes.append(
+            f"Intervals over fewer than {LEAST_RESAMPLED} {noun} hold only if these differ about normally (92 % "
+            "instead of 95 % where they differ as exponentials do)."
+        )
+    if unit == "clip":
+        notes.append(
+            "The unit is the clip: what is said holds for other clips of these people. Of other people it says nothing."
+        )
     return notes
 
 

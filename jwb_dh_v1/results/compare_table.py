@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from jwb_dh_v1.results.ablate import Ablation, Order
-from jwb_dh_v1.results.cells import Compared
+from jwb_dh_v1.results.cells import NOUN, Compared, Unit
 from jwb_dh_v1.results.compare import Comparison
 from jwb_dh_v1.results.plots import printable
 from jwb_dh_v1.results.tables import _console, _print, _signs, _table, number, title
@@ -19,9 +19,8 @@ STYLES = {"better": "green", "worse": "red"}
 LEGEND = (
     "difference: run minus baseline over the clips that both have, with its 95 % interval; dz: mean over standard "
     "deviation of the clips' differences, + is better; won: share of clips on which the run is better (ties half); "
-    "p: sign flips of identities, then corrected (Holm). better, worse: corrected p <= 0.05; open: not told from "
-    "chance; equal: no clip differs. clips: with which a single test at p 0.05 finds {asked} with 80 % power "
-    "(identities)."
+    "p: sign flips of {units}, then corrected (Holm). better, worse: corrected p <= 0.05; open: not told from "
+    "chance; equal: no clip differs. clips: with which a single test at p 0.05 finds {asked} with 80 % power{people}."
 )
 
 
@@ -46,7 +45,7 @@ def print_compared(comparison: Comparison, console: Console | None = None) -> No
             table.add_row(Text(_signs(console, f"{title(metric)}{unit} {arrow}"), style="bold"))
             digits = _digits(of)
             for cell in of:
-                row = [_signs(console, text) for text in _row(cell, digits)]
+                row = [_signs(console, text) for text in _row(cell, digits, comparison.unit)]
                 styles = ["", "", "", "", "", "", "", "", STYLES.get(cell.verdict, "dim"), "dim"]
                 table.add_row(*(Text(text, style=style) for text, style in zip(row, styles, strict=True)))
                 observed = cell.difference is None or cell.asked == abs(cell.difference.value)
@@ -55,9 +54,20 @@ def print_compared(comparison: Comparison, console: Console | None = None) -> No
         _print(console, table, [])
     console.print()
     width = min(100, console.width)
+    for change in comparison.changes:
+        heading, *lines = change.text
+        console.print(Text(_signs(console, printable(heading, LONG)), style="bold"), width=width)
+        for line in lines:
+            kind, _, rest = line.partition(": ")
+            console.print(Text.assemble("  ", (kind, _style(kind)), ": ", _signs(console, rest)), width=width)
+        console.print()
     for gain in comparison.gains:
         console.print(Text(_signs(console, printable(gain.text, LONG))), width=width)
-    legend = LEGEND.format(asked="the given difference" if asked else "the difference seen")
+    legend = LEGEND.format(
+        asked="the given difference" if asked else "the difference seen",
+        units=NOUN[comparison.unit],
+        people=" (identities)" if comparison.unit == "identity" else "",
+    )
     _print(console, "", [printable(note, LONG) for note in (legend, *comparison.notes)])
 
 
@@ -78,7 +88,11 @@ def _signed(value: float, digits: int) -> str:
     return text if text.startswith("−") or not text.strip("0.") else f"+{text}"
 
 
-def _row(cell: Compared, digits: int) -> list[str]:
+def _style(kind: str) -> str:
+    return next((style for word, style in STYLES.items() if kind.startswith(word)), "dim")
+
+
+def _row(cell: Compared, digits: int, unit: Unit) -> list[str]:
     d = cell.difference
     lost = "".join(f"\n{sign} {n}" for sign, n in (("s", cell.skipped), ("f", cell.failed), ("–", cell.absent)) if n)
     begin = [f"  {cell.region}", f"{d.n if d else 0}{lost}", number(cell.theirs, digits), number(cell.ours, digits)]
@@ -88,7 +102,9 @@ def _row(cell: Compared, digits: int) -> list[str]:
     effect = "–" if cell.effect is None else "∞" if math.isinf(cell.effect) else _signed(cell.effect, 2)
     won = "–" if cell.superiority is None else f"{100 * cell.superiority:.0f} %"
     p = _p(d.p) + (f"\n{_p(cell.holm)}" if cell.holm is not None else "")
-    clips = "–" if cell.clips_needed is None else f"{cell.clips_needed}\n({cell.identities_needed})"
+    clips = "–" if cell.clips_needed is None else str(cell.clips_needed)
+    if cell.identities_needed is not None and unit == "identity":
+        clips += f"\n({cell.identities_needed})"
     return [*begin, _signed(d.value, digits) + between, effect, won, p, cell.verdict, clips]
 
 

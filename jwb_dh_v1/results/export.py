@@ -1,6 +1,6 @@
 """A run's scores in the forms that others read: the Hub's two, CSV, LaTeX and Markdown.
 
-What cannot be compared is not exported together: tables of several runs ask `require_one_table`, and a task of a
+What cannot be compared is not exported together: tables of several runs ask `require_comparable`, and a task of a
 Hub benchmark, which all the world's runs share, has the protocol in its name and takes only runs made as the protocol
 says. A missing value is left out or empty, never 0.
 
@@ -20,9 +20,8 @@ from typing import Any
 from jwb_dh_v1 import __version__
 from jwb_dh_v1.errors import PlanMismatch, SetupError
 from jwb_dh_v1.results import Result, Score
-from jwb_dh_v1.results.comparable import labels
+from jwb_dh_v1.results.comparable import expected_plan, labels, require_comparable
 from jwb_dh_v1.results.export_text import FRAMEWORK, setting, to_latex, to_markdown
-from jwb_dh_v1.results.reading import expected_plan, require_one_table
 from jwb_dh_v1.results.svg import printable
 from jwb_dh_v1.results.tables import title
 
@@ -221,7 +220,7 @@ def to_csv(results: Sequence[Result]) -> str:
         PlanMismatch: two of the runs cannot be put into one column.
 
     """
-    require_one_table(results)
+    require_comparable(results)
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from jwb_dh_v1 import __version__
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.results import Result, Score
-from jwb_dh_v1.results.comparable import labels
-from jwb_dh_v1.results.reading import require_one_table
+from jwb_dh_v1.results.comparable import labels, require_comparable
 from jwb_dh_v1.results.svg import printable
 from jwb_dh_v1.results.tables import best, decimals, find, metrics_of, number, regions_of, title
 
@@ -36,7 +35,7 @@ def to_latex(results: Sequence[Result], region: str | None = None, *, intervals:
         SetupError: no score of that region.
 
     """
-    notes = require_one_table(results)
+    notes = require_comparable(results)
     names = labels(results)
     parts = [f"% {_comment(line)}" for line in (_origin(results), *notes)]
     for one in _regions(results, region):
@@ -83,7 +82,7 @@ def to_markdown(results: Sequence[Result], region: str | None = None, *, interva
         SetupError: no score of that region.
 
     """
-    notes = require_one_table(results)
+    notes = require_comparable(results)
     names = labels(results)
     parts = []
     for one in _regions(results, region):

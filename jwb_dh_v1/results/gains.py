@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jwb_dh_v1.results.cells import Compared, Run
+from jwb_dh_v1.results.cells import NOUN, Compared, Run, Unit
 from jwb_dh_v1.results.comparable import CROPPED
 from jwb_dh_v1.results.paired import ALPHA, Difference, paired
 from jwb_dh_v1.results.tables import ORDER, title
@@ -45,7 +45,8 @@ class Gains:
         (first, most, _), (second, _, _) = self.regions[:2]
         if all(r == 0 for _, r, _ in self.regions):
             return begin + f"no region changed ({', '.join(region for region, _, _ in self.regions)})."
-        said = f"{first} improved most" if most > 0 else f"no region improved; {first} lost least"
+        last = self.regions[-1][0]
+        said = f"{first} improved most" if most > 0 else f"no region improved; {first} lost least, {last} most"
         even = len({clips for _, _, clips in self.regions}) == 1
         numbers = ", ".join(f"{region} {r:+.2f}" + ("" if even else f" ({n} clips)") for region, r, n in self.regions)
         tie = ""
@@ -57,7 +58,7 @@ class Gains:
         return f"{begin}{said} (mean r of {', '.join(title(m) for m in self.metrics)}: {numbers}{tie}{out})."
 
 
-def gains(run: Run, base: Run, cells: Sequence[Compared]) -> Gains:
+def gains(run: Run, base: Run, cells: Sequence[Compared], unit: Unit = "identity") -> Gains:
     """Compare the gains of body, face and hands; `cells` are those of the run against the baseline."""
     known = {(c.metric, c.region): c for c in cells if c.by_clip and c.region in CROPPED | {"body"}}
     names = [r for r in ORDER if any(region == r for _, region in known)]
@@ -75,7 +76,8 @@ def gains(run: Run, base: Run, cells: Sequence[Compared]) -> Gains:
         first, second = (by_clip[region] for region, _, _ in found[:2])
         both = [sample for sample in first if sample in second]
         identity = run.clips[metrics[0], found[0][0]].identity
-        gap = paired([first[s] for s in both], [second[s] for s in both], [identity[s] for s in both])
+        people = both if unit == "clip" else [identity[s] for s in both]
+        gap = paired([first[s] for s in both], [second[s] for s in both], people, noun=NOUN[unit])
     out = [r for r in dict.fromkeys(c.region for c in cells) if r not in by_clip and r != "speech"]
     return Gains(run.label, base.label, tuple(found), tuple(metrics) if found else (), tuple(out),
                  gap if isinstance(gap, Difference) else None)  # fmt: skip

@@ -22,15 +22,14 @@ from typing import Any
 from jwb_dh_v1 import __version__
 from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.results import Result, Score, _plain, write_atomically
-from jwb_dh_v1.results.comparable import labels
-from jwb_dh_v1.results.reading import apart, read_result, require_one_table
+from jwb_dh_v1.results.comparable import NOT_RECORDED, comparable, differing, labels, require_comparable
+from jwb_dh_v1.results.reading import read_result
+from jwb_dh_v1.results.sources import result_files
 from jwb_dh_v1.results.standings import Column, Summary, standings, summary
 from jwb_dh_v1.results.svg import printable
 from jwb_dh_v1.results.tables import STAND_INS, decimals, find, interval, metrics_of, number, regions_of, title
 
 SCHEMA = "jwb-dh-v1/leaderboard/1"
-HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-PATTERNS = ["results.json", "*/results.json"]  # `*` also stands for `/` here
 PAPER = "arXiv 2507.20987"
 SETTING = ("data", "boxes", "failures", "precision")
 
@@ -161,7 +160,7 @@ def leaderboard(sources: Iterable[str | Path]) -> Leaderboard:
     runs: list[Result] = []
     refused: list[tuple[str, str]] = []
     seen: dict[str, str] = {}
-    for shown, path in sorted({path.resolve(): (shown, path) for shown, path in _files(sources)}.values()):
+    for shown, path in sorted({path.resolve(): (shown, path) for shown, path in result_files(sources)}.values()):
         try:
             result = read_result(path)
             content = hashlib.sha256(result.to_json().encode()).hexdigest()
@@ -182,42 +181,6 @@ def leaderboard(sources: Iterable[str | Path]) -> Leaderboard:
     return Leaderboard(tuple(groups), tuple(published_tables()), tuple(refused), len(runs) + len(refused))
 
 
-def _files(sources: Iterable[str | Path]) -> Iterable[tuple[str, Path]]:
-    """Files `results.json` with the name to call each by."""
-    for source in sources:
-        place, prefix = Path(source), ""
-        if not place.exists():
-            place, prefix = _from_hub(str(source)), f"{source}: "
-        if place.is_file():
-            yield str(place), place
-        for path in sorted(place.rglob("results.json")) if place.is_dir() else ():
-            inside = path.relative_to(place)
-            if path.is_file() and not any(part.startswith(".") for part in inside.parts):
-                yield (f"{prefix}{inside.as_posix()}" if prefix else str(path)), path
-
-
-def _from_hub(name: str) -> Path:
-    """A Hub dataset's `results.json` files, fetched into the Hub's own cache."""
-    match = HUB_NAME.fullmatch(name)
-    if match is None:
-        raise DataNotFound(f"{name} is no folder, no file, and no Hub dataset as OWNER/NAME.")
-    import huggingface_hub.utils
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    transport = getattr(huggingface_hub.utils, "httpx", None)
-    broken = (OSError,) if transport is None else (OSError, transport.RequestError)
-    try:
-        place = snapshot_download(
-            match["repo"], repo_type="dataset", revision=match["revision"], allow_patterns=PATTERNS,
-            library_name="jwb-dh-v1", library_version=__version__,
-        )  # fmt: skip
-    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, *broken) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataNotFound(f"{name} is no folder here, and cannot be had from the Hub: {reason}.") from error
-    return Path(place)
-
-
 def _cliques(runs: Sequence[Result]) -> list[list[Result]]:
     """Groups in which any two runs are comparable; a run joins every group that it fits, and each has one."""
     known: dict[tuple[Any, Any], bool] = {}
@@ -227,7 +190,7 @@ def _cliques(runs: Sequence[Result]) -> list[list[Result]]:
         for other in members:
             key = (marks[id(run)], marks[id(other)])
             if key not in known:
-                known[key] = not apart(run, other)
+                known[key] = comparable(run, other)
             if not known[key]:
                 return False
         return True
@@ -248,14 +211,14 @@ def _cliques(runs: Sequence[Result]) -> list[list[Result]]:
 
 
 def _mark(run: Result) -> str:
-    """Everything of a run that `_apart` looks at: equal marks, equal answers."""
+    """Everything of a run that `differing` looks at: equal marks, equal answers."""
     facts = [(s.metric, s.region, s.higher_is_better, s.unit, s.failures, s.value is None, s.n + s.skipped + s.failed)
              for s in run.scores]  # fmt: skip
     return repr((run.protocol, sorted((k, repr(v)) for k, v in run.plan.items() if k != "cells"), sorted(facts)))
 
 
 def _group(runs: Sequence[Result], others: Sequence[Sequence[Result]]) -> Group:
-    notes = require_one_table(runs)  # asks all pairs again
+    notes = require_comparable(runs)  # asks all pairs again
     own = {id(run): any("; own weights: " in score.networks for score in run.scores) for run in runs}
     draft = _tables(runs)
     place = draft[1].headline.ranks
@@ -288,11 +251,11 @@ def _set_apart(runs: Sequence[Result], others: Sequence[Sequence[Result]]) -> tu
     one_sided = set()
     for run in runs:
         for other in (other for group in others for other in group if other.protocol == run.protocol):
-            for key, values in apart(run, other).items():
-                ours, theirs = ("not recorded" if value in ("None", "none") else value for value in values)
-                if found.get(key, "not recorded") == "not recorded":
+            for key, values in differing(run, other).items():
+                ours, theirs = (NOT_RECORDED if value in ("None", "none") else value for value in values)
+                if found.get(key, NOT_RECORDED) == NOT_RECORDED:
                     found[key] = ours
-                if "not recorded" in (ours, theirs):
+                if NOT_RECORDED in (ours, theirs):
                     one_sided.add(key)
     # Other data have other numbers of samples, and other boxes other detectors: these go without saying.
     said = {key: v for key, v in found.items() if not (key.startswith("weights.") and key in one_sided)}

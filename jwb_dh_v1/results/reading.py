@@ -1,4 +1,4 @@
-"""Results from others: read a `results.json` alone, and say which of them may share a table.
+"""Results from others: read a `results.json` alone.
 
 Whoever wrote the files may have made a mistake or may cheat: nothing is taken on trust but the numbers.
 """
@@ -8,20 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import fields
-from functools import lru_cache
-from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jwb_dh_v1.errors import DataNotFound, PlanMismatch, SetupError
+from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.results import SCHEMA, Result, Score
-from jwb_dh_v1.results.comparable import cells, differing, labels, require_comparable
-from jwb_dh_v1.results.tables import find
-
-if TYPE_CHECKING:
-    from jwb_dh_v1.plan import Plan
 
 MOST_BYTES = 10_000_000  # a results.json has some 30 kB
 
@@ -122,85 +114,3 @@ def _number(value: Any, where: str) -> float | None:
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(f"{value!r} in {where} is no number")
     return value  # type: ignore[no-any-return]  # whole numbers stay whole: what is written again has the same bytes
-
-
-def needed_weights(result: Result) -> frozenset[str] | None:
-    """The weights without whose sha256 the scores cannot be placed; None for a protocol this version does not know."""
-    try:
-        return frozenset(expected_plan(result).weights)
-    except SetupError:
-        return None
-
-
-def expected_plan(result: Result) -> Plan:
-    """The plan as this version makes it for the same cells, boxes, failures and precision.
-
-    Raises:
-        SetupError: this version has no such protocol, metric, region, detector, policy or precision.
-
-    """
-    from jwb_dh_v1.region import REGIONS
-
-    plan, there = result.plan, cells(result)
-    boxes = str(plan.get("boxes")).partition("/")[0]
-    return _planned(
-        result.protocol,
-        tuple(dict.fromkeys(score.metric for score in result.scores)),
-        tuple(region for region in REGIONS if region in {r for _, r in there}),
-        None if boxes == "none" else boxes,
-        plan.get("failures") or "protocol",
-        plan.get("precision") or "fp32",
-    )
-
-
-@lru_cache(maxsize=1024)
-def _planned(protocol: str, metrics: Any, regions: Any, boxes: str | None, failures: Any, precision: str) -> Plan:
-    from jwb_dh_v1.plan import make_plan
-
-    return make_plan(protocol, metrics, regions, boxes, failures=failures, precision=precision)
-
-
-def apart(a: Result, b: Result) -> dict[str, tuple[str, str]]:
-    """What forbids one table: `differing`, and what only results of unknown origin can have."""
-    found = differing(a, b)
-    known = None not in (needed_weights(a), needed_weights(b))
-    for name, ours, theirs in _unrecorded(a, b, known):
-        found.setdefault(f"weights.{name}", (ours, theirs))
-    for score in a.scores:
-        other = find(b, score.metric, score.region)
-        if other is None:
-            continue
-        for key in ("higher_is_better", "unit", "failures"):
-            ours, theirs = getattr(score, key), getattr(other, key)
-            if ours != theirs and (key != "failures" or None not in (score.value, other.value)):
-                found.setdefault(f"{key} of {score.metric}", (str(ours), str(theirs)))
-        sizes = tuple(str(s.n + s.skipped + s.failed) for s in (score, other))
-        if sizes[0] != sizes[1]:
-            found.setdefault("number of samples", (sizes[0], sizes[1]))
-    return found
-
-
-def _unrecorded(a: Result, b: Result, known: bool) -> list[tuple[str, str, str]]:
-    """Weights whose sha256 one run does not give though its scores need it; of unknown protocols, all that differ."""
-    ours, theirs = (dict(run.plan.get("weights") or {}) for run in (a, b))
-    if not known:
-        names = {name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)}
-    else:
-        names = {name for run, w in ((a, ours), (b, theirs)) for name in needed_weights(run) or () if not w.get(name)}
-    return [(name, *(str(w.get(name) or "not recorded")[:12] for w in (ours, theirs))) for name in sorted(names)]
-
-
-def require_one_table(results: Sequence[Result]) -> list[str]:
-    """`require_comparable` for runs of unknown origin: refuse runs that `apart` keeps apart, and say what to mind.
-
-    Raises:
-        SetupError: there are none.
-        PlanMismatch: names two runs, what differs, and both values.
-
-    """
-    notes = require_comparable(results)
-    for (first, a), (second, b) in combinations(zip(labels(results), results, strict=True), 2):
-        if found := apart(a, b):
-            said = "; ".join(f"{key}: {ours!r} and {theirs!r}" for key, (ours, theirs) in found.items())
-            raise PlanMismatch(f"{first} and {second} cannot be put into one table ({said}).")
-    return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,9 @@ def _signs(console: Console, text: str) -> str:
 def _console(console: Console | None) -> Console:
     from rich.console import Console
 
-    return console or Console()
+    found = console or Console()
+    # Without a terminal rich takes 80 columns, in which names of metrics break.
+    return found if console or found.is_terminal or "COLUMNS" in os.environ else Console(width=WIDTH)
 
 
 def _table(heading: str, columns: Sequence[str], lines: bool, padding: int = 1) -> Any:

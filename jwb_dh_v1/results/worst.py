@@ -202,6 +202,17 @@ def _moments(part: Sample, n: int, rule: Rule, paired: bool) -> tuple[np.ndarray
     return moments, moments
 
 
+def curve_frames(sample: Sample, region: Region, n: int, rule: Rule, paired: bool, same_boxes: bool) -> np.ndarray:
+    """Frame numbers in the whole generated clip of each entry of a curve with `n` values on `region`, int [n].
+
+    Raises:
+        JwbError: the region is not shown, or the two clips have no part in common.
+
+    """
+    part = _part(sample.crop(region, rule, same_boxes), paired)
+    return _moments(part, n, rule, paired)[0]
+
+
 def _boxes(sample: Sample, clip: Clip, frame: int, result: Result) -> tuple[dict[str, np.ndarray], str]:
     """The boxes of one frame by part, and why there are none."""
     if result.plan.get("boxes") == "none" and clip.given is None:
