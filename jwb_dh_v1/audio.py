@@ -119,6 +119,8 @@ def decode_audio(source: str | Path | bytes) -> Audio | None:
                 if not container.streams.audio:
                     return None
                 stream = container.streams.audio[0]
+                if stream.codec_context is None:
+                    raise BadAudio(f"The audio of {name} is of a codec that FFmpeg does not know.")
                 # Planar floats in the track's own layout and rate; NaN passes through swresample unchanged.
                 convert = av.AudioResampler(format="fltp")
                 blocks: list[np.ndarray] = []

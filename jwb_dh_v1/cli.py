@@ -128,11 +128,13 @@ def _score(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from jwb_dh_v1.data.pairs import pair
+    from jwb_dh_v1.data.stats import open_stats
     from jwb_dh_v1.models import Models
-    from jwb_dh_v1.plan import make_plan, without_missing
+    from jwb_dh_v1.plan import make_plan, with_own, without_missing
     from jwb_dh_v1.results.figures import write_plots
     from jwb_dh_v1.results.report import write_comparison
     from jwb_dh_v1.results.tables import print_comparison
+    from jwb_dh_v1.storage import below, written_below
     from jwb_dh_v1.weights import resolve_all
 
     console = Console()
@@ -148,6 +150,9 @@ def _score(args: argparse.Namespace) -> int:
     files = resolve_all(plan.weights, given, args.other_weights)
     boxes = plan.boxes.partition("/")[0]
     models = Models(files, args.device, boxes, plan.needs_keypoints, args.precision)
+    if args.executor == "local":  # workers of a cluster have their own memory, and not this disk
+        tell = lambda text: console.print(text, style="yellow", markup=False)  # noqa: E731
+        models.stored = open_stats(args.data, with_own(plan, given), models, tell)
     pairs = [pair(folder, args.data, args.split, args.revision) for folder in folders]
     results = []
     for folder, samples in zip(folders, pairs, strict=True):
@@ -159,14 +164,15 @@ def _score(args: argparse.Namespace) -> int:
                 style="yellow",
                 markup=False,
             )
-        out = Path(args.out) / folder.name if len(folders) > 1 else Path(args.out)
+        out = below(args.out, folder.name) if len(folders) > 1 else args.out
         results.append(_score_one(args, folder, samples, out, models, given, console))
     if args.shards:
         return 0
     if len(results) > 1:
         print_comparison(results, console)
-        write_comparison(results, Path(args.out) / "report.html")
-        console.print(f"Comparison: {Path(args.out) / 'report.html'}", markup=False)
+        with written_below(args.out, "report.html") as page:
+            write_comparison(results, page)
+        console.print(f"Comparison: {below(args.out, 'report.html')}", markup=False)
         if args.plots:
             write_plots(results, args.plots)
     return 0 if all(result.complete for result in results) else 1
@@ -188,15 +194,23 @@ def _merge(args: argparse.Namespace) -> int:
     from jwb_dh_v1.benchmark import merge
     from jwb_dh_v1.results.report import write_report
     from jwb_dh_v1.results.tables import print_table
+    from jwb_dh_v1.storage import written_below
 
     result = merge(args.folder, args.allow_failures)
-    write_report(result, None, Path(args.folder) / "report.html")
+    with written_below(args.folder, "report.html") as page:
+        write_report(result, None, page)
     print_table(result, Console())
     return 0 if result.complete else 1
 
 
 def _score_one(
-    args: argparse.Namespace, folder: Path, samples: Any, out: Path, models: Any, given: dict[str, Path], console: Any
+    args: argparse.Namespace,
+    folder: Path,
+    samples: Any,
+    out: str | Path,
+    models: Any,
+    given: dict[str, Path],
+    console: Any,
 ) -> Result:
     from jwb_dh_v1.benchmark import score
     from jwb_dh_v1.executors import RayOptions
@@ -204,6 +218,7 @@ def _score_one(
     from jwb_dh_v1.results.report import write_report
     from jwb_dh_v1.results.tables import print_table
     from jwb_dh_v1.results.timeline import words_of
+    from jwb_dh_v1.storage import below, written_below
 
     wanted = _range(args.shards)
     options = RayOptions(args.ray_address, num_cpus=args.num_cpus, num_gpus=args.num_gpus)
@@ -240,11 +255,12 @@ def _score_one(
         return result
     if args.report:
         words = words_of(args.data, args.split, args.revision)
-        write_report(result, _with_models(samples, models), out / "report.html", words)
+        with written_below(out, "report.html") as page:
+            write_report(result, _with_models(samples, models), page, words)
     if args.plots:
         write_plots(result, Path(args.plots) / result.name)
     print_table(result, console)
-    console.print(f"Results: {out / 'results.json'}, samples.parquet" + (", report.html" if args.report else ""))
+    console.print(f"Results: {below(out, 'results.json')}, samples.parquet" + (", report.html" if args.report else ""))
     return result
 
 
@@ -283,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--data", default="jwb-dh-v1", help="dataset folder, Hub name, or plain folder of real videos")
     score.add_argument("--split", help="split of the dataset (default: evaluation)")
     score.add_argument("--revision", help="revision of a Hub dataset")
-    score.add_argument("--out", required=True, help="folder for results")
+    score.add_argument("--out", required=True, help="folder for results, or a URL (s3://bucket/run, hf://...)")
     score.add_argument("--protocol", default="standard", help="standard, paper or lite (default: standard)")
     score.add_argument("--metrics", nargs="+", help="only these metrics")
     score.add_argument("--regions", nargs="+", default=["body", "face", "hands"], help="of body face hands")
@@ -318,7 +334,7 @@ def _parser() -> argparse.ArgumentParser:
     score.set_defaults(run=_score)
 
     merge = commands.add_parser("merge", help="add up the shards of runs with --shards, and write their results")
-    merge.add_argument("folder", metavar="RUN", help="the --out of those runs")
+    merge.add_argument("folder", metavar="RUN", help="the --out of those runs, a URL too")
     merge.add_argument("--allow-failures", type=int, default=0, metavar="N")
     merge.set_defaults(run=_merge)
 

@@ -64,6 +64,19 @@ def _numbers(pairs: list[str]) -> dict[str, int] | None:
         raise SetupError(f"--shards takes NAME=COUNT, not {' '.join(pairs)!r}.") from None
 
 
+def _spread_by(args: argparse.Namespace) -> dict[str, Any]:
+    """How many workers of which executor, as `pack` and `annotate` take it."""
+    from jwb_dh_v1.executors import RayOptions
+
+    return {"workers": args.workers, "executor": args.executor, "ray": RayOptions(args.ray_address)}
+
+
+def _add_executor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, help="at a time (default: 1; with ray, as many as the cluster has CPUs)")
+    parser.add_argument("--executor", choices=["local", "ray"], default="local", help="ray: tasks of a Ray cluster")
+    parser.add_argument("--ray-address", help="of the cluster (default: RAY_ADDRESS, else one on this machine)")
+
+
 def _pack(args: argparse.Namespace) -> int:
     from jwb_dh_v1.data import authors
     from jwb_dh_v1.data.pack import pack
@@ -77,7 +90,7 @@ def _pack(args: argparse.Namespace) -> int:
         items = items_in(args.folder, columns)
     with counting("packing") as done:
         manifest = pack(
-            items, args.out, splits=_fractions(args.splits), shards=_numbers(args.shards), workers=args.workers,
+            items, args.out, splits=_fractions(args.splits), shards=_numbers(args.shards), **_spread_by(args),
             title=args.title, on_item=lambda name, failure: done(name),
         )  # fmt: skip
     for failure in manifest.failed:
@@ -128,6 +141,19 @@ def _prompts(args: argparse.Namespace) -> int:
     return 1 if failures.is_file() and failures.read_text(encoding="utf-8").strip() else 0
 
 
+def _stats(args: argparse.Namespace) -> int:
+    from jwb_dh_v1.data.stats import write_stats
+
+    with counting("features of real clips") as done:
+        paths = write_stats(
+            args.data, args.protocol, args.metrics, args.regions, split=args.split, boxes=args.boxes,
+            device=args.device, on_clip=done,
+        )  # fmt: skip
+    for path in paths:
+        _say()(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
 def _annotate(args: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -136,7 +162,7 @@ def _annotate(args: argparse.Namespace) -> int:
 
     with counting("annotating") as done:
         coverage = annotate(
-            args.folder, args.out, boxes=args.boxes, speech=not args.no_speech, workers=args.workers,
+            args.folder, args.out, boxes=args.boxes, speech=not args.no_speech, **_spread_by(args),
             on_clip=lambda clip: done(clip.name),
         )  # fmt: skip
     print_coverage(coverage, Console())
@@ -161,7 +187,7 @@ def add_commands(commands: Any) -> None:
     pack.add_argument(
         "--shards", nargs="+", default=[], metavar="NAME=COUNT", help="files per split (default: by size)"
     )
-    pack.add_argument("--workers", type=int, default=1)
+    _add_executor(pack)
     pack.add_argument("--title", default="JWB-DH-V1", help="of the dataset's README")
     pack.add_argument("--licence", help="licence of all clips (metadata.csv wins)")
     pack.add_argument("--authors", action="store_true", help="the layout is the benchmark authors' (gt_test/...)")
@@ -196,10 +222,25 @@ def add_commands(commands: Any) -> None:
     prompts.add_argument("--out", required=True)
     prompts.set_defaults(run=_prompts)
 
+    stats = verbs.add_parser(
+        "stats", formatter_class=SHAPE, help="features of the real clips, computed once and kept beside the dataset",
+        description="Write stats/<protocol>/<region>.npz with what FID, FVD and E-FID read of the real clips. "
+        "`jwb-dh score --data DATA` then reads them, if protocol, weights, boxes, device and versions are the same, "
+        "and gives the same bytes.",
+    )  # fmt: skip
+    stats.add_argument("data", help="local dataset, or folder of real videos")
+    stats.add_argument("--protocol", default="standard")
+    stats.add_argument("--metrics", nargs="+", help="of fid, fid_clean, fvd, e_fid (default: all of the protocol's)")
+    stats.add_argument("--regions", nargs="+", default=["body", "face", "hands"])
+    stats.add_argument("--split", default="evaluation")
+    stats.add_argument("--boxes", help="as for `score`")
+    stats.add_argument("--device", default="auto")
+    stats.set_defaults(run=_stats)
+
     annotate = commands.add_parser("annotate", help="boxes, landmarks, masks and words of bare videos")
     annotate.add_argument("folder", metavar="DIR")
     annotate.add_argument("--out", help="folder for the annotations (default: beside the clips)")
     annotate.add_argument("--boxes", default="mediapipe", help="mediapipe or dwpose")
     annotate.add_argument("--no-speech", action="store_true", help="do not listen for words")
-    annotate.add_argument("--workers", type=int, default=1)
+    _add_executor(annotate)
     annotate.set_defaults(run=_annotate)

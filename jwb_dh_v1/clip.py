@@ -19,10 +19,12 @@ import numpy as np
 
 from jwb_dh_v1.annotate import Annotations
 from jwb_dh_v1.audio import Audio, decode_audio
-from jwb_dh_v1.errors import NoFrames, NotApplicable, Truncated, Unreadable, VariableFrameRate
+from jwb_dh_v1.errors import NoFrames, NotApplicable, Truncated, Unreadable, VariableFrameRate, VariableSize
 from jwb_dh_v1.probe import VideoInfo, open_container, probe
 
 if TYPE_CHECKING:
+    from jwb_dh_v1.decoding import Decoder
+    from jwb_dh_v1.decoding.opened import Opened
     from jwb_dh_v1.models import Models
 
 T = TypeVar("T")
@@ -50,6 +52,8 @@ class Clip:
     """
 
     start = 0  # a crop of a clip begins at a later frame
+    expected: int | None = None  # bytes of the file when the run began, where someone looked
+    opened: Opened | None = None  # the file, where another process opens it
 
     def __init__(
         self,
@@ -81,6 +85,14 @@ class Clip:
             self._given = self._given()
         return self._given
 
+    def isolate(self, decoder: Decoder | None) -> None:
+        """Let another process open this clip's file (None: this process, as is the default). Arrays stay here."""
+        if self._source is None or (self.opened is not None and self.opened.decoder is decoder):
+            return
+        if self.opened is not None:
+            self.opened.close()
+        self.opened = None if decoder is None else decoder.open(self._source)
+
     @property
     def name(self) -> str:
         """A short name for messages."""
@@ -98,6 +110,8 @@ class Clip:
             if count == 0:
                 raise NoFrames("The array holds no frames.")
             return VideoInfo(width, height, self._fps, count, 0, False, True)
+        if self.opened is not None:
+            return self.opened.info()
         info = probe(self._source)
         if not info.even:
             raise VariableFrameRate(
@@ -136,6 +150,8 @@ class Clip:
 
     def _hash(self) -> str:
         if isinstance(self._source, Path):
+            if self.opened is not None:
+                return self.opened.sha256()
             from jwb_dh_v1.weights import sha256_of
 
             try:
@@ -183,8 +199,13 @@ class Clip:
         """The first audio track, or None. Its start offset against the video is kept."""
         if self._source is None:
             return None
-        source = self._source
-        return self.memo("audio", lambda: decode_audio(source) if self.info.has_audio else None)
+        return self.memo("audio", self._sound)
+
+    def _sound(self) -> Audio | None:
+        assert self._source is not None
+        if not self.info.has_audio:
+            return None
+        return decode_audio(self._source) if self.opened is None else self.opened.audio()
 
     @property
     def speech(self) -> Audio:
@@ -203,12 +224,11 @@ class Clip:
     def frames(self) -> np.ndarray:
         """All frames, uint8 [T, H, W, 3] RGB; of long clips use `chunks`."""
         if self._frames is None:
-            whole = np.empty((len(self), self.size[1], self.size[0], 3), np.uint8)
-            at = 0
-            for chunk in self._stream(CHUNK):
-                whole[at : at + len(chunk)] = chunk
-                at += len(chunk)
-            self._frames = whole
+            shape = len(self), self.size[1], self.size[0], 3
+            if self.opened is None:
+                self._frames = fill(np.empty(shape, np.uint8), self._stream(CHUNK))
+            else:
+                self._frames = self.opened.frames()
         return self._frames
 
     @property
@@ -256,12 +276,29 @@ class Clip:
         """Decode from the first frame to the last, checking that every promised frame arrives."""
         assert self._source is not None
         info = self.info
+        if self.opened is not None:
+            yield from self.opened.stream(n)
+            return
         seen = 0
         for chunk in _decode(self._source, info, n, bounded=not self.fits):
+            if chunk.shape[1:3] != (info.height, info.width):
+                raise VariableSize(
+                    f"{self.name} has pictures of {chunk.shape[2]}x{chunk.shape[1]}, its header says "
+                    f"{info.width}x{info.height}."
+                )
             seen += len(chunk)
             yield chunk
         if seen != info.frames:
             raise Truncated(f"{self.name}: {seen} of {info.frames} frames could be decoded. Render the file again.")
+
+
+def fill(whole: np.ndarray, chunks: Iterator[np.ndarray]) -> np.ndarray:
+    """Write chunks of frames one after the other into `whole`, and return it."""
+    at = 0
+    for chunk in chunks:
+        whole[at : at + len(chunk)] = chunk
+        at += len(chunk)
+    return whole
 
 
 def decoder_name() -> str:
@@ -315,6 +352,8 @@ def _pyav_chunks(source: Path | bytes, info: VideoInfo, n: int) -> Iterator[np.n
             for frame in container.decode(video=0):
                 picture = frame.to_ndarray(format="rgb24")
                 kept.append(np.rot90(picture, info.rotation // 90) if info.rotation else picture)
+                if kept[-1].shape[:2] != (info.height, info.width):
+                    raise VariableSize(f"A frame is {frame.width}x{frame.height}, the clip {info.width}x{info.height}.")
                 if len(kept) == n:
                     yield np.stack(kept)
                     kept = []

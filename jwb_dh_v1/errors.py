@@ -6,7 +6,9 @@ skips one sample for one metric, and is counted beside the score. Nothing else i
 
 from __future__ import annotations
 
+import errno
 import signal
+from pathlib import Path
 
 
 class JwbError(Exception):
@@ -41,6 +43,17 @@ class AlreadyRunning(SetupError):
     """Another process is writing to the same output folder."""
 
 
+class NotWritable(SetupError, OSError):
+    """A file of the output cannot be written: no room, no permission, a read-only or a lost disk. What was finished is
+    whole; once there is room again, the same command goes on.
+    """
+
+    @classmethod
+    def of(cls, path: Path, error: OSError) -> NotWritable:
+        """The sentence for an error of the operating system."""
+        return cls(f"{path} cannot be written: {error.strerror or error}; {ADVICE.get(error.errno or 0, STORAGE)}.")
+
+
 class JudgeUnavailable(SetupError):
     """The judge cannot be asked at all: no key, or its model is unknown, retired or not allowed."""
 
@@ -60,6 +73,15 @@ class Stopped(JwbError):
         return str(self.args[0])
 
 
+STORAGE = "the storage fails, mend it"
+ADVICE = (
+    dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there")
+    | dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or choose another place")
+    | dict.fromkeys((errno.ENOENT, errno.ESTALE), "the folder was removed or moved away")
+    | dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP), "something else lies in its place")
+)
+
+
 class DataNotFound(SetupError):
     """The dataset or the folder of generated clips is not there."""
 
@@ -72,12 +94,26 @@ class Unreadable(SampleError):
     """The file cannot be opened: missing, a folder, no permission, a name too long or a loop of links."""
 
 
+class Disturbed(SampleError):
+    """The file was there when the run began; when its turn came it was gone, another one, or could not be read. The
+    same command scores it again.
+    """
+
+
 class NotAVideo(SampleError):
     """The file is no video that FFmpeg knows, or it holds no video stream."""
 
 
 class Truncated(SampleError):
     """The file ends before the frames or the audio that its header promises."""
+
+
+class DecoderHung(SampleError):
+    """The process that decodes made no progress with this file for longer than the run waits; it was ended."""
+
+
+class DecoderCrashed(SampleError):
+    """The process that decodes was ended by this file, twice: a fault of the decoder, or too little memory."""
 
 
 class NoFrames(SampleError):
@@ -104,6 +140,10 @@ class VariableFrameRate(SampleError):
     """Frames are not evenly spaced in time, so that frames and motion cannot be compared by index."""
 
 
+class VariableSize(SampleError):
+    """The picture's size changes within the clip, or is not what the header says."""
+
+
 class BadAudio(SampleError):
     """The audio track cannot be decoded or holds NaN or infinite samples."""
 
@@ -122,3 +162,14 @@ class Unexpected(SampleError):
 
 class NotApplicable(JwbError):
     """The metric has nothing to measure here (no face, no hands, no reference, no speech): skipped and counted."""
+
+
+def typed(error: Exception) -> JwbError:
+    """The error as one of ours; what no one foresaw keeps its type, text and place."""
+    if isinstance(error, JwbError):
+        return error
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
+    return Unexpected(f"{type(error).__name__}: {error} ({place})")

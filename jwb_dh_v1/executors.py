@@ -1,26 +1,26 @@
-"""Where shards are scored: in this process, or in Ray actors; and how a run is asked to stop.
+"""Where work is done: in this process, or on a Ray cluster; and how a run is asked to stop.
 
-Every executor takes numbered shards and gives (number, bytes of a `ShardResult`) in any order. The run's folder is
-written by the caller alone, so what a shard's bytes are does not depend on who made them.
+To score, every executor takes numbered shards and gives (number, bytes of a `ShardResult`) in any order. The run's
+folder is written by the caller alone, so what a shard's bytes are does not depend on who made them. Packing, annotation
+and generation write one file for each call of a function: these calls are spread as Ray tasks (`spread`).
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from jwb_dh_v1.clip import Clip
-from jwb_dh_v1.errors import JwbError, MissingPackage, MissingWeights, SetupError, Stopped, WrongHash
-from jwb_dh_v1.models import Models, Precision
+from jwb_dh_v1.decoding import Decoder
+from jwb_dh_v1.errors import JwbError, MissingPackage, SetupError, Stopped
+from jwb_dh_v1.models import Models
 from jwb_dh_v1.plan import Plan
 from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.shard import score_shard
@@ -29,6 +29,7 @@ Executor = Literal["local", "ray"]
 Shards = Iterable[tuple[int, Iterable[Sample]]]
 Written = Generator[tuple[int, bytes], None, None]
 OnSample = Callable[[str], None]
+Key = TypeVar("Key")
 
 
 class MissingShards(SetupError):
@@ -82,10 +83,12 @@ def stoppable() -> Iterator[Stop]:
         raise Stopped("stopped; all shards of this run are done.", stop.signal)
 
 
-def in_process(shards: Shards, plan: Plan, models: Models, on_sample: OnSample) -> Written:
+def in_process(
+    shards: Shards, plan: Plan, models: Models, on_sample: OnSample, decoder: Decoder | None = None
+) -> Written:
     """Score shards one after the other, here."""
     for number, shard in shards:
-        yield number, score_shard(shard, plan, models, on_sample).to_bytes()
+        yield number, score_shard(shard, plan, models, on_sample, decoder).to_bytes()
 
 
 # ------------------------------------------------------------------------------------------------------------- Ray
@@ -126,85 +129,6 @@ class RayOptions:
             raise SetupError("num_cpus, num_gpus and retries are not below 0.")
 
 
-class Worker:
-    """What runs in an actor: the plan's networks, loaded once. Frames are decoded here and never leave."""
-
-    def __init__(
-        self, plan: Plan, paths: Mapping[str, Path], device: str, precision: Precision, threads: int, folder: str
-    ) -> None:
-        self.plan, self.paths, self.device, self.precision = plan, dict(paths), device, precision
-        self.threads, self.folder = threads, folder
-        self.models: Models | None = None
-
-    def ready(self) -> str:
-        """Verify and load the weights; the node's name. (Not in `__init__`, whose errors Ray turns into text.)"""
-        import platform
-
-        import torch
-
-        torch.set_num_threads(self.threads)  # sums in another order end in other last digits
-        with suppress(OSError):
-            os.chdir(self.folder)  # relative paths are the driver's; where there is no such folder, clips are missed
-        node = platform.node()
-        paths = {name: _on_this_node(name, self.paths[name], sha, node) for name, sha in self.plan.weights.items()}
-        boxes = self.plan.boxes.partition("/")[0]
-        self.models = Models(paths, self.device, boxes, self.plan.needs_keypoints, self.precision)
-        self.models.preload(self.plan.weights, self.plan.boxes)
-        return node
-
-    def score(self, samples: list[Sample], files: Sequence[Path]) -> bytes:
-        """A shard's result. A file that the driver sees and this node does not is no sample's fault."""
-        import platform
-
-        assert self.models is not None, "ready() comes first"
-        for path in files:
-            if not path.exists():
-                raise SetupError(f"{platform.node()} does not see {path}; put the clips where all nodes see them.")
-        return score_shard(samples, self.plan, self.models).to_bytes()
-
-
-def _on_this_node(name: str, path: Path, sha256: str, node: str) -> Path:
-    """The file at the driver's place, or this node's own copy, with the plan's content."""
-    from jwb_dh_v1.weights import FILES, cached, sha256_of
-
-    for place in (path, cached(FILES[name])):
-        if place.is_file():
-            if sha256_of(place) != sha256:
-                raise WrongHash(f"{place} on {node} is not the {name} of the plan (sha256 {sha256[:12]}...).")
-            return place
-    raise MissingWeights(f"{node} has no {name}: put it at {path} there, or run `jwb-dh weights fetch {name}` there.")
-
-
-def bare(sample: Sample) -> Sample:
-    """The sample without anything that was decoded or computed: paths, or files' bytes.
-
-    Raises:
-        SetupError: a clip was given as frames, which do not travel.
-
-    """
-    return replace(
-        sample,
-        generated=_bare(sample.generated, sample.id),
-        reference=None if sample.reference is None else _bare(sample.reference, sample.id),
-        baseline=None if sample.baseline is None else _bare(sample.baseline, sample.id),
-    )
-
-
-def _bare(clip: Clip, name: str) -> Clip:
-    if clip._source is None:
-        raise SetupError(f"A clip of sample {name!r} is an array; Ray workers take files. Use executor='local'.")
-    twin = clip.fresh()
-    twin.release()
-    twin.models = None
-    return twin
-
-
-def _files(samples: Iterable[Sample]) -> list[Path]:
-    """The files that this machine sees and the workers have to see."""
-    clips = [clip for s in samples for clip in (s.generated, s.reference, s.baseline) if clip is not None]
-    return [clip._source for clip in clips if isinstance(clip._source, Path) and clip._source.exists()]
-
-
 def ray_module() -> Any:
     """The module `ray`.
 
@@ -237,210 +161,101 @@ def connected(options: RayOptions) -> Iterator[Any]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(options.address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # a start that takes too long is a bare `Exception`
+        with suppress(Exception):
+            ray.shutdown()  # ends what was started half
         where = options.address or os.environ.get("RAY_ADDRESS") or "a local cluster"
         raise SetupError(f"Ray cannot connect to {where}: {(str(error).splitlines() or ['?'])[0]}") from error
-    if main and handler is not None:
-        signal.signal(signal.SIGTERM, handler)  # ray.init takes it
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)  # ray.init takes it
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def ray_device(ray: Any, device: str, options: RayOptions) -> str:
-    """The device of all workers: `cpu` or `cuda`; `auto` means CUDA where the cluster has GPUs."""
-    if device == "auto":
-        return "cuda" if options.num_gpus != 0 and ray.cluster_resources().get("GPU", 0) else "cpu"
-    return device.partition(":")[0]  # which GPU an actor gets is Ray's choice
+def same_threads() -> dict[str, str]:
+    """Environment of a worker whose sums are taken in this process's order; Ray gives each as many threads as CPUs."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    blas = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or str(cores)
+    threads = str(torch.get_num_threads())
+    return {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": blas, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def in_ray(
+def raised(error: Any) -> JwbError:
+    """What a `RayTaskError` was in its worker, as one of ours."""
+    if isinstance(error.cause, JwbError):
+        return error.cause
+    reason = f"{type(error.cause).__name__}: {(str(error.cause).strip().splitlines() or ['?'])[0]}"
+    return SetupError(f"A Ray worker cannot work: {reason}. Is the same software on all nodes?")
+
+
+def spread(
     ray: Any,
-    shards: Shards,
-    plan: Plan,
-    paths: Mapping[str, Path],
-    device: str,
-    precision: Precision,
+    function: Callable[..., Any],
+    calls: Iterable[tuple[Key, tuple[Any, ...]]],
     options: RayOptions,
-    stop: Stop,
-    on_sample: OnSample = lambda name: None,
-) -> Written:
-    """Score shards in Ray actors; they come in the order in which they are finished.
+    *,
+    most: int | None = None,
+    ordered: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[tuple[Key, Any]]:
+    """Call a function as Ray tasks of a CPU each (`num_cpus`, `num_gpus`), in this process's folder.
 
-    A worker has one shard at a time, and a shard is read when a worker is free for it. A shard whose worker is lost
-    (with its node, or out of memory) goes to another one.
+    Args:
+        ray: the module, connected.
+        function: it pickles (once), and its module is imported from where this process has it.
+        calls: a key and the arguments of each; they are read while tasks get done, never far ahead.
+        options: of these the sizes, and how often a task is done again that lost its worker.
+        most: tasks that run or wait at a time; by default two for each that the cluster has room for.
+        ordered: results come in the order of the calls, not as they are done.
+        env: environment variables of the workers.
+
+    Returns:
+        An iterator of the key and what the function returned, or Ray's error where the task lost all its workers.
 
     Raises:
-        SetupError: a worker's node is not ready (weights, packages, files it does not see), or no worker starts.
-        WorkersLost: shards lost all their workers.
+        JwbError: what the function raised; a `SetupError` if that is none of ours.
 
     """
-    pool = _Pool(ray, plan, paths, device, precision, options)
-    source = iter(shards)
-    again: deque[_Task] = deque()
-    lost: list[_Task] = []
-    more = True
+    cpus, gpus = options.num_cpus or 1, options.num_gpus or 0
+    path = os.pathsep.join(filter(None, sys.path))
+    task = ray.remote(_called).options(
+        num_cpus=cpus,
+        num_gpus=gpus,
+        max_retries=options.retries,
+        scheduling_strategy="SPREAD",
+        runtime_env={"env_vars": {"PYTHONPATH": path, **(env or {})}},
+    )
+    shared, here = ray.put(function), str(Path.cwd())
+    waiting: dict[Any, Key] = {}
+    source = iter(calls)
     try:
         while True:
-            while pool.idle and (more or again) and not stop:
-                task = again.popleft() if again else _next(source)
-                if task is None:
-                    more = False
-                else:
-                    pool.give(task)
-            waiting = (more or bool(again)) and not stop
-            if not waiting and not pool.running:
-                break
-            pool.resize(waiting)
-            for task, content in pool.finished():
-                if content is not None:
-                    yield task.number, content
-                    for sample in task.samples:
-                        on_sample(sample.id)
-                elif task.lost <= options.retries:
-                    again.append(task)
-                else:
-                    lost.append(task)
-    finally:
-        pool.close()
-    if lost and not stop:
-        named = ", ".join(f"{task.number} ({task.samples[0].id} ... {task.samples[-1].id})" for task in lost)
-        raise WorkersLost(
-            f"Each time a worker scored one of these shards it was lost: {named}. Last reason: {lost[-1].reason}. "
-            "Smaller shards show which clip it is; more memory for each worker (num_cpus) may help."
-        )
-
-
-@dataclass
-class _Task:
-    number: int
-    samples: list[Sample]
-    files: list[Path]
-    lost: int = 0
-    reason: str = ""
-
-
-def _next(source: Iterator[tuple[int, Iterable[Sample]]]) -> _Task | None:
-    for number, shard in source:
-        samples = [bare(sample) for sample in shard]
-        return _Task(number, samples, _files(samples))
-    return None
-
-
-@dataclass
-class _Pool:
-    """The actors of a run, by what they do: starting, idle or scoring a shard."""
-
-    ray: Any
-    plan: Plan
-    paths: Mapping[str, Path]
-    device: str
-    precision: Precision
-    options: RayOptions
-    starting: dict[Any, Any] = field(default_factory=dict)  # reference -> actor
-    running: dict[Any, tuple[Any, _Task]] = field(default_factory=dict)
-    idle: list[Any] = field(default_factory=list)
-    failed: int = 0
-
-    def __post_init__(self) -> None:
-        import torch
-
-        threads = torch.get_num_threads()
-        gpus = self.options.num_gpus
-        if self.device != "cuda":
-            gpus = 0
-        elif gpus is None:
-            gpus = 1
-        cpus = self.options.num_cpus
-        if cpus is None:
-            cpus = 1 if gpus else max(1, threads // 2)
-        self.asked = {"CPU": cpus, "GPU": gpus}
-        self.least, most = self.options.workers
-        self.most = self._fitting() if most is None else most
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        blas = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or str(cores)
-        # Ray would give each worker as many threads as CPUs.
-        env = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": blas, "OMP_WAIT_POLICY": "PASSIVE"}
-        # max_restarts=0: a restarting actor would keep its shard to itself until there is room for it again.
-        self.kind = self.ray.remote(Worker).options(
-            num_cpus=cpus, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD", runtime_env={"env_vars": env}
-        )
-        self.arguments = (self.plan, self.paths, self.device, self.precision, threads, str(Path.cwd()))
-        self.begun = time.monotonic()
-
-    def _fitting(self) -> int:
-        """As many actors as the nodes that are there hold."""
-        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        asked = {kind: amount for kind, amount in self.asked.items() if amount}
-        fit = sum(min((int(n.get(kind, 0) / amount) for kind, amount in asked.items()), default=1) for n in nodes)
-        return max(fit, self.least)
-
-    @property
-    def size(self) -> int:
-        return len(self.starting) + len(self.running) + len(self.idle)
-
-    def resize(self, waiting: bool) -> None:
-        """Grow while shards wait, by as many as there are at most; end what is not needed any more."""
-        if not waiting:
-            for actor in [*self.idle, *self.starting.values()]:
-                self._end(actor)
-            self.idle.clear()
-            self.starting.clear()
-            return
-        working = len(self.running) + len(self.idle)
-        aim = max(self.least, min(self.most, 2 * working))
-        while self.size < aim:
-            actor = self.kind.remote(*self.arguments)
-            self.starting[actor.ready.remote()] = actor
-        if not working and time.monotonic() - self.begun > self.options.patience:
-            have = {kind: self.ray.cluster_resources().get(kind, 0) for kind in self.asked}
-            raise SetupError(
-                f"No Ray worker started in {self.options.patience:.0f} s; each asks for {self.asked}, the cluster has "
-                f"{have} in all. Ask for less (num_cpus, num_gpus), or free some."
-            )
-
-    def give(self, task: _Task) -> None:
-        """A shard for an idle actor."""
-        actor = self.idle.pop()
-        self.running[actor.score.remote(task.samples, task.files)] = actor, task
-
-    def finished(self) -> Iterator[tuple[_Task, bytes | None]]:
-        """Shards that are done, None with those whose worker was lost; waits a second at most."""
-        errors = self.ray.exceptions
-        done, _ = self.ray.wait([*self.running, *self.starting], num_returns=1, timeout=1.0)
-        for reference in done:
-            new = reference in self.starting
-            actor, task = (self.starting.pop(reference), None) if new else self.running.pop(reference)
+            room = most or 2 * max(1, int(ray.cluster_resources().get("CPU", 0) / cpus))  # a cluster may grow
+            while len(waiting) < room and (call := next(source, None)) is not None:
+                waiting[task.remote(shared, here, *call[1])] = call[0]
+            if not waiting:
+                return
+            done, _ = ray.wait([next(iter(waiting))] if ordered else list(waiting), num_returns=1)
             try:
-                content = self.ray.get(reference)
-            except errors.RayTaskError as error:
-                if isinstance(error.cause, JwbError):
-                    raise error.cause from None
-                reason = f"{type(error.cause).__name__}: {(str(error.cause).strip().splitlines() or ['?'])[0]}"
-                raise SetupError(f"A Ray worker cannot work: {reason}. Is the same software on all nodes?") from error
-            except errors.RayError as error:
-                self._end(actor)
-                reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['?'])[0]}"
-                if task is not None:
-                    task.lost, task.reason = task.lost + 1, reason
-                    yield task, None
-                    continue
-                self.failed += 1
-                if self.failed > self.options.retries:
-                    raise SetupError(f"Ray workers do not start ({self.failed} tries): {reason}") from error
-                continue
-            self.idle.append(actor)
-            self.failed = 0
-            self.begun = time.monotonic()
-            if task is not None:
-                yield task, content
+                outcome = ray.get(done[0])
+            except ray.exceptions.RayTaskError as error:
+                raise raised(error) from error
+            except ray.exceptions.RayError as error:
+                outcome = error
+            yield waiting.pop(done[0]), outcome
+    finally:
+        for reference in waiting:
+            with suppress(Exception):  # the cluster may be gone
+                ray.cancel(reference, force=True)
 
-    def _end(self, actor: Any) -> None:
-        with suppress(Exception):  # it may be gone with its node, or the cluster with it
-            self.ray.kill(actor, no_restart=True)
 
-    def close(self) -> None:
-        """End all actors, and with them what they were doing."""
-        for actor in [*self.idle, *self.starting.values(), *(actor for actor, _ in self.running.values())]:
-            self._end(actor)
+def _called(function: Callable[..., Any], folder: str, *arguments: Any) -> Any:
+    """What a task does; relative paths are the driver's."""
+    with suppress(OSError):
+        os.chdir(folder)
+    return function(*arguments)

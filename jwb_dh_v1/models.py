@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from jwb_dh_v1.annotate.litert import Model
     from jwb_dh_v1.clip import Clip
+    from jwb_dh_v1.data.stats import Stored
     from jwb_dh_v1.nets.arcface import ArcFace, OnnxArcFace
     from jwb_dh_v1.nets.scrfd import Scrfd
     from jwb_dh_v1.nets.whisper import Whisper
@@ -81,6 +82,7 @@ class Models:
         self.boxes = boxes
         self.keypoints = keypoints
         self.precision = precision
+        self.stored: Stored | None = None  # features kept beside the dataset (`data/stats.py`)
         self._known: OrderedDict[Any, Any] = OrderedDict()
         self._bytes = 0
 
@@ -98,7 +100,8 @@ class Models:
         if key in self._known:
             self._known.move_to_end(key)
             return cast(T, self._known[key])
-        value = make()
+        kept = self.stored.get(key) if self.stored is not None else None
+        value = make() if kept is None else cast(T, kept)
         self._known[key] = value
         self._bytes += _size(value)
         while self._bytes > CACHE_BYTES and len(self._known) > 1:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from jwb_dh_v1 import __version__
 from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
 from jwb_dh_v1.clip import decoder_name
-from jwb_dh_v1.errors import MissingWeights, PlanMismatch, SetupError
+from jwb_dh_v1.errors import MissingWeights, SetupError
 from jwb_dh_v1.metrics import Protocol, protocol
 from jwb_dh_v1.region import REGIONS, Region
-from jwb_dh_v1.results import write_atomically
 from jwb_dh_v1.results.policy import POLICIES, Policy
 from jwb_dh_v1.weights import FILES, own_hashes, resolve, resolve_all
 
@@ -145,22 +143,3 @@ def without_missing(
     of_metrics = {weight for metric in plan.table.metrics.values() for weight in metric.weights}
     weights = {name: sha for name, sha in plan.weights.items() if name in left or name not in of_metrics}
     return replace(plan, cells=cells, weights=weights), lacking
-
-
-def claim_folder(folder: Path, plan: Plan, shard_size: int, generated: str = "") -> None:
-    """Write the plan into a new output folder; refuse a folder of another plan.
-
-    Raises:
-        PlanMismatch: names what differs.
-
-    """
-    path = folder / "plan.json"
-    ours = json.loads(json.dumps({**asdict(plan), "shard_size": shard_size, "generated": generated}))
-    if not path.exists():
-        write_atomically(path, json.dumps(ours, indent=1).encode())
-        return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
-    changed = {key: value for key, value in ours.items() if theirs.get(key) != value}
-    differing = [f"{key}: {theirs.get(key)!r} there, {value!r} now" for key, value in changed.items()]
-    if differing:
-        raise PlanMismatch(f"{folder} holds another plan ({'; '.join(differing)}). Choose another --out.")

@@ -87,7 +87,7 @@ def probe(source: Path | bytes) -> VideoInfo:
     """Read the facts of a video and check that the file is whole.
 
     Raises:
-        Unreadable, NotAVideo: see `open_container`; also a file without a video stream.
+        Unreadable, NotAVideo: see `open_container`; also a file without a video stream, or of an unknown codec.
         Truncated: fewer or shorter packets than the header promises.
         NoFrames: a video stream without a single packet.
 
@@ -118,6 +118,8 @@ def _check_whole(source: Path | bytes) -> None:
     with open_container(source, edits=False) as container:
         if not container.streams.video:
             raise NotAVideo(f"{_name(source)} has no video stream.")
+        if container.streams.video[0].codec_context is None:
+            raise NotAVideo(f"{_name(source)} has a video stream of a codec that FFmpeg does not know.")
         streams = [s for s in container.streams if s.type in {"video", "audio"}]
         counts = dict.fromkeys((s.index for s in streams), 0)
         broken = False
@@ -129,7 +131,8 @@ def _check_whole(source: Path | bytes) -> None:
             raise Truncated(f"{_name(source)} breaks off after {max(counts.values())} packets: {error}.") from None
         for stream in streams:
             # Raw PCM is counted in samples by the header but read in blocks: only damaged packets tell there.
-            promised = 0 if stream.codec_context.name.startswith("pcm_") else stream.frames
+            known = stream.codec_context
+            promised = 0 if known is None or known.name.startswith("pcm_") else stream.frames
             if broken or counts[stream.index] < promised:
                 raise Truncated(
                     f"{_name(source)} is cut: its header promises {promised} {stream.type} packets, "
@@ -141,8 +144,8 @@ def _rotation(container: Any, stream: Any) -> int:
     """The display rotation of the first frame in degrees counter-clockwise; needs one decoded frame."""
     import av
 
-    container.seek(0)
     try:
+        container.seek(0)
         for frame in container.decode(stream):
             return int(round(frame.rotation / 90) * 90) % 360
     except av.error.FFmpegError as error:

@@ -11,19 +11,22 @@ import math
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from jwb_dh_v1.errors import JwbError, NotApplicable, SetupError, TooShort, TooSmall, Unexpected
+from jwb_dh_v1.decoding import Decoder
+from jwb_dh_v1.errors import JwbError, NotApplicable, SetupError, TooShort, TooSmall, typed
 from jwb_dh_v1.metrics import Metric
 from jwb_dh_v1.models import Models
 from jwb_dh_v1.plan import Cell, Plan
 from jwb_dh_v1.results import Row, parquet_bytes, rows_table
 from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.state import Frechet, State, add, unpack
+from jwb_dh_v1.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,13 @@ class ShardResult:
         return buffer.getvalue()
 
 
-def read_shard(path: Path) -> tuple[Any, dict[Cell, State], dict[str, float]] | None:
+def read_shard(file: Path | IO[bytes]) -> tuple[Any, dict[Cell, State], dict[str, float]] | None:
     """Rows (pyarrow Table), states and seconds of a finished shard; None where it is absent or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with np.load(file, allow_pickle=False) as found:
             arrays = {key: found[key] for key in found.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # absent, or damaged by something else than a kill: the shard is computed again
@@ -65,38 +68,42 @@ def read_shard(path: Path) -> tuple[Any, dict[Cell, State], dict[str, float]] | 
 
 
 def score_shard(
-    shard: Iterable[Sample], plan: Plan, models: Models, on_sample: Callable[[str], None] = lambda name: None
+    shard: Iterable[Sample],
+    plan: Plan,
+    models: Models,
+    on_sample: Callable[[str], None] = lambda name: None,
+    decoder: Decoder | None = None,
 ) -> ShardResult:
-    """Score some samples. Every executor calls this; it depends on nothing but its arguments."""
+    """Score some samples. Every executor calls this; it depends on nothing but its arguments.
+
+    Args:
+        shard: the samples; with a decoder one more of them is read while one is scored.
+        plan: what to compute.
+        models: the networks.
+        on_sample: called with each sample's id when it is done.
+        decoder: the process that opens the files and decodes ahead; without it, this process does, one at a time.
+
+    """
     rows: list[Row] = []
     states: dict[Cell, State] = {}
     seconds: dict[str, float] = {}
-    for sample in shard:
-        for clip in (sample.generated, sample.reference, sample.baseline):
-            if clip is not None and clip.models is None:
-                clip.models = models
-        for row, state, spent in _score_sample(sample, plan):
-            rows.append(row)
-            cell = (row.metric, row.region)
-            if state is not None:
-                states[cell] = add(states.get(cell), state)
-            seconds[f"{row.metric}/{row.region}"] = seconds.get(f"{row.metric}/{row.region}", 0.0) + spent
-        for clip in (sample.generated, sample.reference, sample.baseline):
-            if clip is not None:
-                clip.release()
-        on_sample(sample.id)
+    drawn = Watch(shard)
+    with closing(decoder.ahead(drawn) if decoder is not None else iter(drawn)) as samples:
+        for sample in samples:
+            for clip in (sample.generated, sample.reference, sample.baseline):
+                if clip is not None and clip.models is None:
+                    clip.models = models
+            for row, state, spent in drawn.checked(sample, _score_sample(sample, plan)):
+                rows.append(row)
+                cell = (row.metric, row.region)
+                if state is not None:
+                    states[cell] = add(states.get(cell), state)
+                seconds[f"{row.metric}/{row.region}"] = seconds.get(f"{row.metric}/{row.region}", 0.0) + spent
+            for clip in (sample.generated, sample.reference, sample.baseline):
+                if clip is not None:
+                    clip.release()
+            on_sample(sample.id)
     return ShardResult(rows, states, seconds)
-
-
-def _typed(error: Exception) -> JwbError:
-    """The error as one of ours; what no one foresaw keeps its type, text and place."""
-    if isinstance(error, JwbError):
-        return error
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
-    return Unexpected(f"{type(error).__name__}: {error} ({place})")
 
 
 def _attempt(action: Callable[[], Any]) -> Any:
@@ -106,7 +113,7 @@ def _attempt(action: Callable[[], Any]) -> Any:
     except SetupError:
         raise
     except Exception as error:  # noqa: BLE001 - the one place where a sample's trouble is kept from the others
-        return _typed(error)
+        return typed(error)
 
 
 def _score_sample(sample: Sample, plan: Plan) -> Iterator[tuple[Row, State | None, float]]:

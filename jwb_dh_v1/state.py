@@ -21,6 +21,9 @@ from jwb_dh_v1.errors import NotFinite, SampleError
 # 2**62: 200 million frames of features that reach 2, a million of features that reach 30.
 UNIT = 2**16
 
+# Dimensions from which on a faster form of the Fréchet distance pays (`frechet_distance`).
+WIDE = 1024
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -182,13 +185,13 @@ class Moments:
         """
         if not np.isfinite(features).all():
             raise NotFinite("A feature is NaN or infinite.")
-        rows = np.rint(np.asarray(features, np.float64) * UNIT).astype(np.int64)
+        rows = np.rint(np.asarray(features, np.float64) * UNIT)
         return cls._shaped(len(rows), rows, (group,) * len(rows))
 
     @classmethod
     def _shaped(cls, n: int, rows: np.ndarray, groups: tuple[str, ...]) -> Moments:
         if n <= rows.shape[1]:
-            return cls(n, rows, groups)
+            return cls(n, rows.astype(np.int64, copy=False), groups)
         return cls(n, None, (), *_sums(rows))
 
     def __add__(self, other: Moments) -> Moments:
@@ -234,22 +237,25 @@ class Moments:
 
 
 def _sums(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and sum of outer products of int64 rows, exactly, as int64.
+    """Sum and sum of outer products of rows of whole numbers (int64 or float64), exactly, as int64.
 
     Products go through float64, whose matrix product is fast, in runs of rows whose sums stay below 2**53: whole
     numbers there, so that every order of summation gives the same bits. The runs are added as int64.
     """
-    largest = np.square(np.abs(rows).max(axis=1, initial=0).astype(np.float64))  # bounds every product of its row
-    if largest.max(initial=0) >= 2**53:
-        raise SampleError(f"A feature is beyond {math.sqrt(2**53) / UNIT:.0f}, too large for exact sums.")
+    peaks = np.maximum(-rows.min(axis=1, initial=0), rows.max(axis=1, initial=0))
+    if peaks.max(initial=0) >= 2**26.5:
+        raise SampleError(f"A feature is beyond {2**26.5 / UNIT:.0f}, too large for exact sums.")
+    largest = np.square(peaks.astype(np.float64))  # bounds every product of its row
+    first = np.zeros(rows.shape[1], np.int64)
     second = np.zeros((rows.shape[1], rows.shape[1]), np.int64)
     at = 0
     while at < len(rows):
         fitting = int(np.searchsorted(np.cumsum(largest[at:]), 2**53))
-        part = rows[at : at + max(1, fitting)].astype(np.float64)
+        part = rows[at : at + max(1, fitting)].astype(np.float64, copy=False)
+        first += part.sum(axis=0).astype(np.int64)  # a whole number is at most its square: below 2**53, too
         second += (part.T @ part).astype(np.int64)
         at += len(part)
-    return rows.sum(axis=0), _exact(second)
+    return first, _exact(second)
 
 
 def _exact(second: np.ndarray) -> np.ndarray:
@@ -297,7 +303,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), covariances with n - 1 (Heusel et al. 2017).
 
     With rows on both sides the trace of the root is the nuclear norm of the n_a x n_b Gram matrix of centred rows,
-    which is exact for few samples; else it comes from the eigenvalues of the symmetric product.
+    which is exact for few samples; else it is the sum of the roots of the eigenvalues of C_a C_b. These come from a
+    symmetric matrix of the same eigenvalues: below 1024 dimensions by the root of C_a, from there on by the Cholesky
+    factor of C_b, three times faster. (Both are right to about 1e-12 of the traces where the covariances have full
+    rank, but not to the same bits; so each width keeps to one form. A C_b without a factor takes the root of C_a.)
     """
     if a.n < 2 or b.n < 2:
         return math.nan
@@ -309,10 +318,31 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         # Equal rows leave round-off of 1e-14 relative; a distance is not negative.
         return max(0.0, float(gap @ gap) + traces - 2 * float(linalg.svdvals(gram).sum()))
     cov_a, cov_b = a.covariance(), b.covariance()
+    traces = np.trace(cov_a) + np.trace(cov_b)
+    products = _product_by_factor(cov_a, cov_b) if len(cov_a) >= WIDE else None
+    if products is None:
+        products = _product_by_root(cov_a, cov_b)
+    return max(0.0, float(gap @ gap + traces - 2 * np.sqrt(np.clip(products, 0, None)).sum()))
+
+
+def _product_by_root(cov_a: np.ndarray, cov_b: np.ndarray) -> np.ndarray:
+    """Eigenvalues of C_a C_b as those of R C_b R with R R = C_a, float64 [d]."""
     values, vectors = linalg.eigh(cov_a)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    inner = np.clip(linalg.eigvalsh(root @ cov_b @ root), 0, None)
-    return max(0.0, float(gap @ gap + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(inner).sum()))
+    found: np.ndarray = linalg.eigvalsh(root @ cov_b @ root)
+    return found
+
+
+def _product_by_factor(cov_a: np.ndarray, cov_b: np.ndarray) -> np.ndarray | None:
+    """Eigenvalues of C_a C_b as those of L^T C_a L with L L^T = C_b, float64 [d]; None where C_b has no factor."""
+    # LAPACK wants columns in a row; the transpose of a symmetric matrix is that without a copy.
+    factor, failed = linalg.lapack.dpotrf(cov_b.T, lower=1)
+    if failed:
+        return None
+    inner, _ = linalg.lapack.dsygst(cov_a.T, factor, itype=2, lower=1)
+    # The driver "ev" goes from tridiagonal to eigenvalues by QR, which needs half the time of the default here.
+    found: np.ndarray = linalg.eigvalsh(inner, lower=True, overwrite_a=True, check_finite=False, driver="ev")
+    return found
 
 
 def _centred(rows: np.ndarray) -> np.ndarray:

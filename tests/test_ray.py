@@ -14,10 +14,12 @@ from media import moving, write_mp4
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra `scale`)")
 
-from jwb_dh_v1 import Clip, Sample, executors, score  # noqa: E402
+from jwb_dh_v1 import Clip, Sample, ray_pool, score  # noqa: E402
 from jwb_dh_v1.benchmark import merge  # noqa: E402
+from jwb_dh_v1.data.pack import items_in, pack  # noqa: E402
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash  # noqa: E402
-from jwb_dh_v1.executors import RayOptions, WorkersLost, bare  # noqa: E402
+from jwb_dh_v1.executors import RayOptions, WorkersLost, spread  # noqa: E402
+from jwb_dh_v1.ray_pool import bare  # noqa: E402
 
 COUNT, SIZE = 16, 2
 SHARDS = COUNT // SIZE
@@ -93,7 +95,7 @@ def nodes():
 def watched(monkeypatch):
     """What the pool did: (number of a shard, whether its result came) in order, and all actors that got one."""
     seen, actors = [], set()
-    finished, give = executors._Pool.finished, executors._Pool.give
+    finished, give = ray_pool._Pool.finished, ray_pool._Pool.give
 
     def spy(self):
         for task, content in finished(self):
@@ -106,8 +108,8 @@ def watched(monkeypatch):
         actors.add(self.idle[-1]._actor_id)
         give(self, task)
 
-    monkeypatch.setattr(executors._Pool, "finished", spy)
-    monkeypatch.setattr(executors._Pool, "give", note)
+    monkeypatch.setattr(ray_pool._Pool, "finished", spy)
+    monkeypatch.setattr(ray_pool._Pool, "give", note)
     return seen, actors
 
 
@@ -154,12 +156,12 @@ def test_workers_say_what_their_node_lacks(folders, nodes, tmp_path, monkeypatch
     file = weights / "other.bin"
     file.write_bytes(b"something")
     with pytest.raises(WrongHash, match="is not the raft of the plan"):
-        executors._on_this_node("raft", file, "0" * 64, "here")
+        ray_pool._on_this_node("raft", file, "0" * 64, "here")
     monkeypatch.setenv("JWB_CACHE", str(tmp_path / "empty"))
     with pytest.raises(MissingWeights, match="here has no raft: put it at"):
-        executors._on_this_node("raft", tmp_path / "nothing.pth", "0" * 64, "here")
+        ray_pool._on_this_node("raft", tmp_path / "nothing.pth", "0" * 64, "here")
     # From inside an actor, errors keep their type: here of a file that only this process claims to see.
-    monkeypatch.setattr(executors, "_files", lambda samples: [tmp_path / "elsewhere.mp4"])
+    monkeypatch.setattr(ray_pool, "_files", lambda samples: [tmp_path / "elsewhere.mp4"])
     with pytest.raises(SetupError, match=r"does not see .*elsewhere\.mp4; put the clips where all nodes see them"):
         score(samples(folders), executor="ray", ray=BOTH, **CALL)
 
@@ -167,6 +169,76 @@ def test_workers_say_what_their_node_lacks(folders, nodes, tmp_path, monkeypatch
 def test_a_worker_that_cannot_start_is_told(folders, nodes):
     with pytest.raises(SetupError, match=r"No Ray worker started in 2 s; each asks for .*'CPU': 64"):
         score(samples(folders), executor="ray", ray=RayOptions(num_cpus=64, patience=2), **CALL)
+
+
+def half(number):
+    """A call that ends its process (3), has an error of ours (7) or another one (8)."""
+    if number == 3:
+        os._exit(1)
+    if number == 7:
+        raise SetupError("no room")
+    return 1 / (8 - number) if number == 8 else (number / 2, os.environ.get("GIVEN"))
+
+
+def test_calls_are_spread_as_tasks(nodes):
+    calls, taken = ((n, (n,)) for n in range(9)), []
+    spreading = spread(ray, half, calls, RayOptions(retries=0), most=2, ordered=True, env={"GIVEN": "x"})
+    for number, result in spreading:
+        taken.append(number)
+        assert isinstance(result, ray.exceptions.WorkerCrashedError) if number == 3 else result == (number / 2, "x")
+        if number == 6:
+            break
+    assert taken == list(range(7)) and next(calls)[0] == 8  # two waited: the one that came, and one more
+    spreading.close()
+    for number, told in ((7, "no room"), (8, r"cannot work: ZeroDivisionError: .*Is the same software on all nodes")):
+        with pytest.raises(SetupError, match=told):
+            list(spread(ray, half, [(number, (number,))], RayOptions(retries=0), env={"GIVEN": "x"}))
+
+
+def test_packed_shards_are_the_local_ones(folders, nodes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # relative paths are this process's
+    (tmp_path / "clips").symlink_to(folders[0])
+
+    def packed(out, **how):
+        told = {}
+        manifest = pack(items_in("clips"), out, shards={"evaluation": 4}, on_item=told.__setitem__, **how)
+        names = [*manifest.files, "manifest.json", "README.md"]
+        return manifest, told, {name: (tmp_path / out / name).read_bytes() for name in names}
+
+    here, there = packed("here"), packed("there", executor="ray")
+    assert here == there
+    assert [failure.sample_id for failure in there[0].failed] == ["03"] and there[0].rows == COUNT - 1
+    shard = sorted(there[0].files)[1]
+    (tmp_path / "there" / shard).unlink()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "there").rglob("*.parquet")}
+    assert packed("there", executor="ray") == here
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # only what was missing is made again
+    with pytest.raises(SetupError, match="no executor 'slurm'"):
+        packed("there", executor="slurm")
+
+
+@pytest.mark.slow
+@pytest.mark.teaser
+def test_annotations_are_the_local_ones(nodes, teaser_dir, tmp_path):
+    from jwb_dh_v1.annotate.folder import annotate
+    from jwb_dh_v1.data.load import load_dataset
+
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for row in load_dataset(teaser_dir, split="evaluation", streaming=True):
+        if row["sample_id"] in {"carphone-1", "carphone-2", "obama-1"}:
+            (clips / f"{row['sample_id']}.mp4").write_bytes(row["video"]["bytes"])
+    (clips / "text.mp4").write_text("I am no video.")
+    here = annotate(clips, tmp_path / "here")
+    there = annotate(clips, tmp_path / "there", executor="ray")
+    assert here.clips == there.clips
+    assert [(clip.name, clip.error) for clip in there.clips if clip.state == "failed"] == [("text", "NotAVideo")]
+    files = sorted(path.name for path in (tmp_path / "here").iterdir() if path.suffix == ".json")
+    assert len(files) == 4
+    for name in files:
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
+    again = annotate(clips, tmp_path / "there", executor="ray")
+    assert [clip.state for clip in again.clips] == ["kept", "kept", "kept", "failed"]
 
 
 @pytest.mark.slow
@@ -185,7 +257,7 @@ def test_a_clip_that_ends_its_workers_ends_no_other_shard(folders, whole, nodes,
 
 @pytest.mark.slow
 def test_a_node_is_lost_in_the_middle(folders, whole, nodes, watched, tmp_path):
-    """Last of the tests with the cluster, whose second node it takes away."""
+    """It takes the cluster's second node away: tests that need two nodes come before."""
     cluster, second = nodes
     seen, out, removed = [], tmp_path / "run", []
 
@@ -207,6 +279,22 @@ def test_a_node_is_lost_in_the_middle(folders, whole, nodes, watched, tmp_path):
     watched[0].clear()
     score(samples(folders), out=out, executor="ray", ray=RayOptions(num_cpus=0.5), **CALL)
     assert watched[0] == [(3, True)]
+    assert outputs(out) == whole
+
+
+@pytest.mark.slow
+def test_workers_placed_on_a_lost_node_do_not_count(folders, whole, nodes, tmp_path, monkeypatch):
+    """Ray takes a lost node for alive for some ten seconds and places workers there: "never ran", three at a time."""
+    cluster, _ = nodes
+    third = cluster.add_node(num_cpus=8)
+    failed, end = [], ray_pool._Pool._end
+    monkeypatch.setattr(
+        ray_pool._Pool, "_end", lambda self, actor: (failed.append(sys.exc_info()[1]), end(self, actor))
+    )
+    cluster.remove_node(third, allow_graceful=False)
+    out = tmp_path / "run"
+    score(samples(folders), out=out, executor="ray", ray=RayOptions(workers=(6, 6), num_cpus=0.25, retries=0), **CALL)
+    assert any("never ran" in str(error) for error in failed)  # one of them would have ended the run, with no retries
     assert outputs(out) == whole
 
 

@@ -13,9 +13,11 @@ import pytest
 from media import moving, write_mp4
 
 from jwb_dh_v1 import Clip, Sample, score
-from jwb_dh_v1.benchmark import _finished, merge
+from jwb_dh_v1.benchmark import merge
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, PlanMismatch, SetupError, Stopped
 from jwb_dh_v1.executors import MissingShards, stoppable
+from jwb_dh_v1.run_folder import finished
+from jwb_dh_v1.storage import LocalFolder
 
 COUNT, SIZE = 10, 2
 FILES = ("results.json", "samples.parquet")
@@ -174,10 +176,10 @@ def test_no_damage_of_a_shard_passes(folders, whole, tmp_path):
     score(samples(folders)[:2], ["psnr"], ["body"], protocol="paper", out=out)
     path = out / "shards" / "000000.npz"
     content = path.read_bytes()
-    table, states, seconds = _finished(path)
+    folder = LocalFolder(out)
+    table, states, seconds = finished(folder, 0)
     packed = {cell: {key: array.tobytes() for key, array in state.pack().items()} for cell, state in states.items()}
     rng = random.Random(0)
-    damaged = tmp_path / "damaged.npz"
     found = 0
     for trial in range(600):
         broken = bytearray(content)
@@ -185,8 +187,8 @@ def test_no_damage_of_a_shard_passes(folders, whole, tmp_path):
             del broken[rng.randrange(len(content)) :]
         else:
             broken[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        damaged.write_bytes(broken)
-        done = _finished(damaged)
+        path.write_bytes(broken)
+        done = finished(folder, 0)
         if done is None:
             found += 1
             continue
@@ -194,7 +196,7 @@ def test_no_damage_of_a_shard_passes(folders, whole, tmp_path):
         assert done[0].equals(table) and done[2] == seconds
         assert packed == {c: {k: a.tobytes() for k, a in s.pack().items()} for c, s in done[1].items()}
     assert found > 400
-    assert _finished(tmp_path / "nothing.npz") is None
+    assert finished(folder, 1) is None
 
 
 def test_a_range_scores_its_damaged_shard_again(folders, whole, tmp_path):

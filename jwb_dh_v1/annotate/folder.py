@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -35,6 +36,7 @@ from jwb_dh_v1.models import Models
 from jwb_dh_v1.weights import resolve_all, sha256_of
 
 if TYPE_CHECKING:
+    from jwb_dh_v1.executors import RayOptions
     from jwb_dh_v1.nets.whisper import Word
 
 RATE = 16000  # Hz, what Whisper hears
@@ -50,7 +52,9 @@ def annotate(
     *,
     boxes: str = "mediapipe",
     speech: bool = True,
-    workers: int = 1,
+    workers: int | None = None,
+    executor: str = "local",
+    ray: RayOptions | None = None,
     models: Models | None = None,
     on_clip: Callable[[ClipCoverage], None] = lambda clip: None,
 ) -> Coverage:
@@ -72,17 +76,22 @@ def annotate(
         boxes: the detector, `mediapipe` or `dwpose` (which makes no masks).
         speech: whether to listen.
         workers: processes; each holds its own networks and the frames of one clip (0.5 GB at most, longer clips are
-            decoded in chunks).
+            decoded in chunks). By default this process alone, and on Ray as many as the cluster has CPUs.
+        executor: `local`, processes of this machine; or `ray`, tasks of a cluster whose nodes all see clips and `out`
+            and have the weights where this one has them.
+        ray: which cluster, and the size of a task.
         models: networks of an earlier call; they must hold the weights for all of this.
         on_clip: called with each clip's coverage when it is done.
 
     Raises:
         DataNotFound: no such folder, or no video in it.
-        MissingWeights, MissingPackage: the detector or Whisper is not ready; nothing was done.
+        MissingWeights, MissingPackage: the detector, Whisper or Ray is not ready; nothing was done.
         AlreadyRunning, SetupError: `out` cannot be written to; a worker died.
 
     """
     source, target = Path(folder), Path(folder if out is None else out)
+    if executor not in {"local", "ray"}:
+        raise SetupError(f"There is no executor {executor!r}; there are local, ray.")
     clips = _clips(source)
     if models is None:
         if boxes not in DETECTOR_WEIGHTS:
@@ -102,7 +111,9 @@ def annotate(
                 on_clip(found[-1])
             else:
                 work[clip] = (clip, path, target / f"{clip}.json", speech, known.get(clip))
-        for coverage in _spread(models, list(work.values()), workers):
+        todo = list(work.values())
+        results = _in_ray(models, todo, workers, ray) if executor == "ray" else _spread(models, todo, workers or 1)
+        for coverage in results:
             found.append(coverage)
             note(coverage)
             on_clip(coverage)
@@ -179,6 +190,19 @@ def _spread(models: Models, work: list[Work], workers: int) -> Iterator[ClipCove
             pool.shutdown(cancel_futures=True)
 
 
+def _in_ray(
+    models: Models, work: list[Work], workers: int | None, options: RayOptions | None
+) -> Iterator[ClipCoverage]:
+    """The coverage of each clip, as they are done by tasks of a Ray cluster, whose processes keep their networks."""
+    from jwb_dh_v1.executors import RayOptions, connected, same_threads, spread
+
+    options = options or RayOptions()
+    task, calls = partial(_in_task, models.weights, models.boxes), ((item[0], (item,)) for item in work)
+    with connected(options) as ray:
+        for name, coverage in spread(ray, task, calls, options, most=workers, env=same_threads()):
+            yield _failed(name, coverage) if isinstance(coverage, Exception) else coverage  # it ended its workers
+
+
 _models: Models | None = None  # of a worker process, which has nowhere else to keep its networks
 
 
@@ -191,6 +215,15 @@ def _start(weights: Mapping[str, Path], boxes: str) -> None:
 def _in_worker(item: Work) -> ClipCoverage:
     assert _models is not None
     return _one(_models, item)
+
+
+def _in_task(weights: Mapping[str, Path], boxes: str, item: Work) -> ClipCoverage:
+    if _models is None or (_models.weights, _models.boxes) != (weights, boxes):
+        lacking = [str(path) for path in weights.values() if not path.is_file()]
+        if lacking:
+            raise SetupError(f"{platform.node()} has no {lacking[0]}; put the weights where all nodes see them.")
+        _start(weights, boxes)
+    return _in_worker(item)
 
 
 def _one(models: Models, item: Work) -> ClipCoverage:

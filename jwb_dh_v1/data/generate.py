@@ -6,9 +6,7 @@ What comes out is a folder that `jwb-dh score` takes as it is.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 import tempfile
 import time
 import traceback
@@ -16,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -188,34 +187,17 @@ def _local(workers: int) -> Spread:
 
 def _ray(workers: int) -> Spread:
     """Calls as Ray tasks, of the running cluster or of one that is started here and ended with the calls."""
-    from jwb_dh_v1.executors import RayOptions, connected, ray_module
+    from jwb_dh_v1.executors import RayOptions, connected, ray_module, spread
 
     ray_module()
 
     def tasks(fn: Function, rows: Rows, folder: Path) -> Iterator[Outcome]:
-        with connected(RayOptions()) as ray:
-            yield from spread(ray, fn, rows, folder)
-
-    def spread(ray: Any, fn: Function, rows: Rows, folder: Path) -> Iterator[Outcome]:
-        # The function's module is found where this process finds it.
-        here = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
-        one, shared = ray.remote(_one).options(runtime_env=here), ray.put(fn)
-        waiting: deque[tuple[str, Any]] = deque()
-
-        def first() -> Outcome:
-            sample_id, task = waiting.popleft()
-            try:
-                outcome: Outcome = ray.get(task)
-            except ray.exceptions.RayError as error:  # the worker died, out of memory for example
-                outcome = sample_id, failure(sample_id, error)
-            return outcome
-
-        for row in rows:
-            waiting.append((str(row.get("sample_id")), one.remote(shared, dict(row), folder)))
-            if len(waiting) > workers:
-                yield first()
-        while waiting:
-            yield first()
+        options = RayOptions()
+        calls = ((str(row.get("sample_id")), (dict(row), folder)) for row in rows)
+        with connected(options) as ray:
+            for sample_id, outcome in spread(ray, partial(_one, fn), calls, options, most=workers, ordered=True):
+                # An error: the worker died, out of memory for example.
+                yield (sample_id, failure(sample_id, outcome)) if isinstance(outcome, Exception) else outcome
 
     return tasks
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jwb_dh_v1.data.columns import BadAnnotation
 from jwb_dh_v1.data.folder import write_text
@@ -33,6 +33,9 @@ from jwb_dh_v1.data.rows import row_of
 from jwb_dh_v1.data.schema import SCHEMA_VERSION
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, JwbError, PlanMismatch, SetupError, Unexpected
 from jwb_dh_v1.weights import sha256_of
+
+if TYPE_CHECKING:
+    from jwb_dh_v1.executors import RayOptions
 
 STATE = ".packing"
 
@@ -66,7 +69,9 @@ def pack(
     *,
     splits: Mapping[str, float | None] | None = None,
     shards: Mapping[str, int] | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    executor: str = "local",
+    ray: RayOptions | None = None,
     title: str = "JWB-DH-V1",
     on_item: Callable[[str, Failure | None], None] | None = None,
 ) -> Manifest:
@@ -83,7 +88,10 @@ def pack(
             goes to `evaluation` by default. The split `teaser` becomes the configuration `teaser` with the split
             `evaluation`.
         shards: split -> number of files; `shard_count` by default.
-        workers: processes. The bytes do not depend on it.
+        workers: shards that are made at a time; the bytes do not depend on it. By default 1, and on Ray as many as the
+            cluster has CPUs.
+        executor: `local`, processes of this machine; or `ray`, tasks of a cluster whose nodes all see clips and `out`.
+        ray: which cluster, and the size of a task.
         title: of the dataset, for the README.
         on_item: called with each name, and its failure or None, when its shard is written or found finished.
 
@@ -92,8 +100,9 @@ def pack(
 
     Raises:
         DataNotFound: there is no item.
-        SetupError: a person is in two splits, a split's name or number of shards is none, the disk is full, or a
-            worker was killed.
+        SetupError: a person is in two splits, a split's name or number of shards is none, the disk is full, or
+            workers were killed.
+        MissingPackage: Ray is not installed.
         PlanMismatch: `out` holds Parquet files that this pack does not make.
         AlreadyRunning: another process packs into `out`.
 
@@ -102,6 +111,8 @@ def pack(
     counts = shards or {}
     if any(count < 1 for count in counts.values()):
         raise SetupError(f"A split needs one shard at least, not {min(counts.values())}.")
+    if executor not in {"local", "ray"}:
+        raise SetupError(f"There is no executor {executor!r}; there are local, ray.")
     with _locked(place):
         index = Index(place / STATE / "items.sqlite")
         with closing(index.db):
@@ -116,7 +127,8 @@ def pack(
             for failure in failed:
                 _tell(on_item, failure.sample_id, failure)
             files: dict[str, Written] = {}
-            for done in _run(_jobs(place, index, plan), workers):
+            jobs = _jobs(place, index, plan)
+            for done in _in_ray(jobs, workers, ray) if executor == "ray" else _run(jobs, workers or 1):
                 files[done.name] = done.file
                 failed += done.failed
                 wrong = {failure.sample_id: failure for failure in done.failed}
@@ -194,6 +206,21 @@ def _run(jobs: Iterator[_Job], workers: int) -> Iterator[_Done]:
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _in_ray(jobs: Iterator[_Job], workers: int | None, options: RayOptions | None) -> Iterator[_Done]:
+    """The finished shards, in any order, made by tasks of a Ray cluster."""
+    from jwb_dh_v1.executors import RayOptions, connected, spread
+
+    options = options or RayOptions()
+    with connected(options) as ray:
+        for name, done in spread(ray, _make, ((job.name, (job,)) for job in jobs), options, most=workers):
+            if isinstance(done, Exception):
+                raise SetupError(
+                    f"Each time a worker made {name} it was lost ({str(done).strip().splitlines()[0]}); more --shards "
+                    "make smaller ones."
+                ) from done
+            yield done
 
 
 def _die_with_parent() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,13 @@ class Pairs:
     @property
     def fingerprint(self) -> str:
         """Names and sizes of the generated files: finished shards of other files must not be taken for these."""
-        facts = "\n".join(f"{path.name} {_size(path)}" for path in self.generated.values())
+        facts = "\n".join(f"{path.name} {self.sizes[name]}" for name, path in self.generated.items())
         return hashlib.sha256(facts.encode()).hexdigest()
+
+    @cached_property
+    def sizes(self) -> Mapping[str, int | None]:
+        """Bytes of the generated files when this was first asked for: a run fails clips that change later."""
+        return {name: _size(path) for name, path in self.generated.items()}
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples in the data's order."""
@@ -47,7 +52,9 @@ class Pairs:
             sample_id = row["sample_id"]
             # A missing file is a failed sample, found out when it is opened.
             path = self.generated.get(sample_id, self.folder / f"{sample_id}.mp4")
-            yield Sample(sample_id, Clip(path), **row["rest"])
+            clip = Clip(path)
+            clip.expected = self.sizes.get(sample_id)
+            yield Sample(sample_id, clip, **row["rest"])
 
 
 def _size(path: Path) -> int | None:
@@ -112,9 +119,12 @@ def _plain(ours: Mapping[str, Path], folder: Path, place: Path) -> Pairs:
         for name, path in theirs.items():
             words = path.with_suffix(".txt")
             text = words.read_text(encoding="utf-8").strip() if words.is_file() else None
-            yield {"sample_id": name, "rest": {"reference": Clip(path), "transcript": text}}
+            reference = Clip(path)
+            reference.expected = sizes[name]
+            yield {"sample_id": name, "rest": {"reference": reference, "transcript": text}}
 
-    facts = "\n".join(f"{name} {_size(path)}" for name, path in theirs.items())
+    sizes = {name: _size(path) for name, path in theirs.items()}
+    facts = "\n".join(f"{name} {size}" for name, size in sizes.items())
     return Pairs(rows, ours, folder, len(theirs), "folder:" + hashlib.sha256(facts.encode()).hexdigest(), unmatched)
 
 

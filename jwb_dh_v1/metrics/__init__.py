@@ -107,7 +107,7 @@ _VBENCH = (
     Metric("motion_smoothness", smoothness.smoothness, True, (0, 1), weights=("amt-s",), networks="AMT-S",
            curve=smoothness.amt_curve),
     Metric("dynamic_degree", motion.dynamic, True, (0, 1), weights=("raft",), networks="RAFT (things)",
-           curve=motion.raft_curve),
+           curve=motion.raft_seen),
     Metric("aesthetic_quality", vbench.aesthetic, True, (-INF, INF), weights=("clip-vit-l-14", "laion-aesthetic-l14"),
            networks="CLIP ViT-L/14, LAION aesthetic head", curve=vbench.aesthetic_curve),
     Metric("imaging_quality", vbench.imaging, True, (-INF, INF), weights=("musiq-spaq",), networks="MUSIQ (SPAQ)",
@@ -118,7 +118,7 @@ _WER = Metric("wer", speech.wer, False, (0, INF), frozenset({"transcript"}),
               ("whisper-large-v3", "whisper-large-v3/config.json", "whisper-large-v3/generation_config.json",
                "whisper-large-v3/tokenizer.json"),
               "Whisper large-v3", ("speech",), facts=speech.wer_facts)
-_PAPER_DD = replace(_DD, sample=motion.paper_dynamic, curve=motion.paper_raft_curve)
+_PAPER_DD = replace(_DD, sample=motion.paper_dynamic, curve=motion.paper_raft_seen)
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "standard": Protocol("standard/1", "track", "mediapipe", _table(

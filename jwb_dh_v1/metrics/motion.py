@@ -2,7 +2,7 @@
 
 Definition: Vchitect/VBench 45e79ec, `dynamic_degree.py`. Frames are looked at about 8 times a second; a pair's score
 is the mean length of its 5 % longest flow vectors; a clip is dynamic if enough pairs score above 6 px per 256 px of the
-shorter side.
+shorter side. VBench computes all pairs; here RAFT, the slowest part of most runs, stops at the pair that decides.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def top_motion(flow: np.ndarray) -> float:
 
 
 def pairs_above(scores: np.ndarray, short_side: int) -> int:
-    """How many pairs score above 6 px per 256 px of the shorter side (in pixels, without padding)."""
+    """How many pairs score above 6 px per 256 px of the shorter side (in pixels, without padding); NaN does not."""
     return int((scores > 6.0 * short_side / 256).sum())
 
 
@@ -101,6 +101,19 @@ def lite_dynamic(sample: Sample) -> Rate:
     return Rate.of(is_dynamic(dis_curve(sample), FLOW_SIDE))
 
 
+def decided(above: int, seen: int, pairs: int) -> bool:
+    """Whether the pairs that are left can no longer change the decision, neither `dynamic`'s nor `paper_dynamic`'s.
+
+    Args:
+        above: how many of the pairs looked at score above the threshold.
+        seen: how many were looked at.
+        pairs: how many there are.
+
+    """
+    needed = max(1, pairs_needed(pairs + 1))  # paper/1 needs 0 where this is 1: of a single pair, which is always seen
+    return above >= needed or above + pairs - seen < needed
+
+
 def raft_curve(sample: Sample) -> np.ndarray:
     """`top_motion` of RAFT's flow between sampled frames, in pixels of the clip; float64 [n - 1].
 
@@ -113,30 +126,40 @@ def raft_curve(sample: Sample) -> np.ndarray:
 
     """
     clip = sample.generated
-    return clip.feature("raft-things", lambda: _raft(clip))
+    return clip.feature("raft-things", lambda: _raft(clip, whole=True))
 
 
-def _raft(clip: Clip) -> np.ndarray:
+def raft_seen(sample: Sample) -> np.ndarray:
+    """`raft_curve` up to the pair that decides; NaN for the pairs after it, which nobody looked at. Same errors."""
+    clip = sample.generated
+    return clip.feature("raft-things until decided", lambda: _raft(clip, whole=False))
+
+
+def _raft(clip: Clip, whole: bool) -> np.ndarray:
     from jwb_dh_v1.nets import raft  # here, because it imports torch
 
     width, height = clip.size
     if min(width, height) < RAFT_SIDE:
         raise TooSmall(f"{clip.name} is {width} x {height} px; RAFT's flow needs {RAFT_SIDE} px on the shorter side.")
-    scores = np.array([top_motion(flow) for flow in raft.flows(models_of(clip).raft, sampled(clip))])
-    if not np.isfinite(scores).all():
-        raise NotFinite(f"RAFT's flow of {clip.name} is NaN or infinite.")
+    scores = np.full(max(0, -(-len(clip) // interval(clip.fps)) - 1), np.nan)
+    for at, flow in enumerate(raft.flows(models_of(clip).raft, sampled(clip))):
+        scores[at] = top_motion(flow)
+        if not np.isfinite(scores[at]):
+            raise NotFinite(f"RAFT's flow of {clip.name} is NaN or infinite.")
+        if not whole and decided(pairs_above(scores, min(clip.size)), at + 1, len(scores)):
+            break
     return scores
 
 
 def dynamic(sample: Sample) -> Rate:
     """1 if the clip is dynamic, by RAFT's flow; with two sampled frames the one pair must move (see `is_dynamic`)."""
-    return Rate.of(is_dynamic(raft_curve(sample), min(sample.generated.size)))
+    return Rate.of(is_dynamic(raft_seen(sample), min(sample.generated.size)))
 
 
-def paper_raft_curve(sample: Sample) -> np.ndarray:
-    """`raft_curve`, and nothing for a single sampled frame; float64 [n - 1]."""
+def paper_raft_seen(sample: Sample) -> np.ndarray:
+    """`raft_seen`, and nothing for a single sampled frame; float64 [n - 1]."""
     clip = sample.generated
-    return raft_curve(sample) if len(clip) > interval(clip.fps) else np.empty(0)
+    return raft_seen(sample) if len(clip) > interval(clip.fps) else np.empty(0)
 
 
 def paper_dynamic(sample: Sample) -> Rate:
@@ -145,7 +168,7 @@ def paper_dynamic(sample: Sample) -> Rate:
     Small clips fail here as in `raft_curve`; VBench itself calls them static or ends.
     """
     clip = sample.generated
-    scores = paper_raft_curve(sample)
+    scores = paper_raft_seen(sample)
     if len(scores) == 0:
         return Rate.of(False)
     return Rate.of(pairs_above(scores, min(clip.size)) >= pairs_needed(len(scores) + 1))
