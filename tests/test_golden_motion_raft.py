@@ -63,15 +63,38 @@ def test_all_flows_equal_vbench(name, net):
     check_pairs(name, net, TABLE["clips"][name]["sampled_frames"])
 
 
+def stop(scores, side):
+    """After how many pairs the decision on all is certain, found by trying both ends of what may follow."""
+    for seen in range(1, len(scores) + 1):
+        rest = len(scores) - seen
+        if len({motion.is_dynamic(np.append(scores[:seen], np.full(rest, x)), side) for x in (0.0, 1e9)}) == 1:
+            return seen
+    return 0
+
+
 @pytest.mark.parametrize("name", ["pan", "odd_size"])
 def test_dynamic_degree_equals_vbench(name, net):
     expected = TABLE["clips"][name]
+    scores = np.array(expected["pair_top5_mean"])
     sample = sample_of(frames_of(name, expected), expected["fps"], raft=net)
-    curve = motion.raft_curve(sample)
+    runs = []
+    hook = net.context_encoder.register_forward_hook(lambda *_: runs.append(1))  # once per pair
+    seen = motion.raft_seen(sample)
+    assert motion.dynamic(sample).value() == motion.paper_dynamic(sample).value() == expected["value"]
+    assert motion.raft_seen(sample) is seen  # one run for both decisions and their curve
+    hook.remove()
+    count = stop(scores, min(expected["size_hw"]))
+    assert len(runs) == count < len(scores) == len(seen)
+    assert seen.dtype == np.float64
+    assert seen[:count] == pytest.approx(scores[:count], abs=PAIR)
+    assert np.isnan(seen[count:]).all()
+
+
+def test_the_whole_curve_equals_vbench(net):
+    expected = TABLE["clips"]["odd_size"]
+    curve = motion.raft_curve(sample_of(frames_of("odd_size", expected), expected["fps"], raft=net))
     assert curve.dtype == np.float64
     assert curve == pytest.approx(np.array(expected["pair_top5_mean"]), abs=PAIR)
-    assert motion.dynamic(sample).value() == motion.paper_dynamic(sample).value() == expected["value"]
-    assert motion.raft_curve(sample) is curve  # one run for curve and both decisions
 
 
 @pytest.mark.parametrize("name", NAMES)

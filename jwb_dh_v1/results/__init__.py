@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jwb_dh_v1.errors import DataNotFound, NotWritable
+from jwb_dh_v1.errors import DataNotFound, NotWritable, SetupError
 from jwb_dh_v1.state import Frechet
 
 SCHEMA = "jwb-dh-v1/results/1"
@@ -138,11 +138,24 @@ class Result:
 
         Raises:
             DataNotFound: the folder holds no results.
+            SetupError: they cannot be read.
 
         """
+        import pyarrow as pa
+
+        try:
+            return cls._load(Path(folder))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SetupError(
+                f"The results in {folder} are damaged ({reason}); the `jwb-dh score` or `jwb-dh merge` that made them "
+                "makes them again from the shards."
+            ) from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> Result:
         import pyarrow.parquet as pq
 
-        folder = Path(folder)
         path = folder / "results.json"
         if not path.is_file():
             raise DataNotFound(f"{folder} holds no results.json; run `jwb-dh score ... --out {folder}` first.")
