@@ -1,6 +1,6 @@
-"""Spaces as they are published: whole, pinned, no secrets, the same bytes each time; sent as planned; and they run.
+"""Spaces as they are published: whole, pinned, no secrets, the same bytes each time, and sent as planned.
 
-The slow tests start an assembled folder in an environment of its own, made from its own requirements alone.
+That they run is shown in `test_publish_fresh.py`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,13 @@ import ast
 import base64
 import hashlib
 import json
-import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
-import wave
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,11 +26,9 @@ import pytest
 from jwb_dh_v1.cli_publish import add_commands
 from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.publish import METRICS, NAMES, Space, assemble, chosen, write
-from jwb_dh_v1.weights import cache_dir, resolve
 
 ROOT = Path(__file__).parent.parent
 LOCAL = re.compile(rb"/(?:home|work|opt|Users)/\w|/root/|/tmp/\w|[A-Z]:\\\\")
-ALLOWED = (b"/home/user", b"/tmp/x")
 
 
 @cache
@@ -110,8 +103,7 @@ def test_all_that_the_page_imports_is_there_or_pinned(name: str):
 def test_nothing_local_and_nothing_secret(name: str):
     files = space(name).files
     for path, content in files.items():
-        found = [hit for hit in LOCAL.findall(content) if not hit.startswith(ALLOWED)]
-        assert not found, f"{path}: {found}"
+        assert not (found := LOCAL.findall(content)), f"{path}: {found}"
         assert not re.search(r"(^|/)(\.|__pycache__)|\.pyc$|~$", path), path
     assert "simple/" not in files["requirements.txt"].decode() and "://" not in files["requirements.txt"].decode()
     assert space(name).size < 3_000_000
@@ -190,9 +182,10 @@ def test_what_cannot_be_published_is_refused(tmp_path: Path, monkeypatch: pytest
     (root / "spaces" / "metric" / "weights.pt").write_bytes(b"1")
     refused("not what a Space is made of")
     (root / "spaces" / "metric" / "weights.pt").unlink()
-    (root / "spaces" / "metric" / "passwd.txt").symlink_to("/etc/passwd")
+    (tmp_path / "private.txt").write_text("1")
+    (root / "spaces" / "metric" / "linked.txt").symlink_to(tmp_path / "private.txt")
     refused("not what a Space is made of")
-    (root / "spaces" / "metric" / "passwd.txt").unlink()
+    (root / "spaces" / "metric" / "linked.txt").unlink()
     pins = (root / "constraints.txt").read_text()
     (root / "constraints.txt").write_text(re.sub("^av==.*$", "", pins, flags=re.MULTILINE))
     refused("no version of av")
@@ -372,118 +365,3 @@ def test_a_push_that_cannot_be_is_one_sentence(recorder: Any, tmp_path: Path):
     assert gone.stderr.startswith(f"{DataNotFound.__name__}: The Hub cannot be reached")
     plan = published(["ssim", "--dry-run"], recorder, tmp_path)
     assert plan.returncode == 0 and "cannot be reached" in re.sub(r"[\s│]+", " ", plan.stdout)
-
-
-# ------------------------------------------------------------------------------------------------------- a fresh start
-
-
-@pytest.fixture(scope="module")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The interpreter of a new environment with a Space's own requirements; one per list of requirements."""
-
-    places: list[Path] = []
-
-    @cache
-    def made(requirements: bytes) -> Path:
-        places.append(place := tmp_path_factory.mktemp("environment"))
-        (place / "requirements.txt").write_bytes(requirements)
-        subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True)
-        python = place / "venv" / "bin" / "python"
-        pip = [str(python), "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, "-r", "requirements.txt"], cwd=place, check=True)
-        if subprocess.run([str(python), "-c", "import torchvision"], capture_output=True).returncode:
-            # Not on the Hub, whose torch and torchvision are of one build: here a CPU torch stands beside it.
-            shutil.copytree(ROOT / "tools" / "torchvision_cpu_ops", place / "ops")
-            subprocess.run([*pip, str(place / "ops")], check=True)
-        return python
-
-    yield made
-    for place in places:  # gigabytes, which pytest would keep
-        shutil.rmtree(place)
-
-
-@contextmanager
-def started(python: Path, folder: Path, room: Path) -> Iterator[str]:
-    """The address of a Space that runs from its folder, in an environment that knows nothing of this checkout."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(room),
-        "JWB_CACHE": str(cache_dir()),
-        "HF_HOME": str(room / "hf"),
-        "HF_HUB_OFFLINE": "1",
-        "GRADIO_SERVER_NAME": "127.0.0.1",
-        "GRADIO_SERVER_PORT": str(port),
-        "NO_PROXY": "*",
-    }
-    log = room / "log.txt"
-    with log.open("wb") as out:
-        process = subprocess.Popen([python, "app.py"], cwd=folder, env=environment, stdout=out, stderr=out)
-    try:
-        until = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < until:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.5)
-        else:
-            pytest.fail(f"The Space does not start: {log.read_text()[-3000:]}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.teaser
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", ["ssim", "wer", "demo"])
-def test_a_space_starts_from_its_own_requirements_and_answers(name: str, environments: Any, tmp_path: Path):
-    from gradio_client import Client, handle_file
-    from space_server import write_video
-
-    from jwb_dh_v1 import Clip, Sample, score
-
-    folder, room = write(space(name), tmp_path / "spaces"), tmp_path / "room"
-    room.mkdir()
-    begun = time.monotonic()
-    python = environments(space(name).files["requirements.txt"])
-    installed = time.monotonic()
-    ours, theirs = write_video(tmp_path / "a.mp4", 12, codec="libx264"), write_video(tmp_path / "b.mp4", 12)
-    core = score([Sample("a", Clip(ours), Clip(theirs))], ["ssim"], ["body"], protocol="lite")["ssim", "body"].value
-    with started(python, folder, room) as url:
-        client = Client(url, verbose=False)
-        up = time.monotonic()
-        if name == "ssim":
-            found = client.predict(
-                predictions=[handle_file(ours)], references=[handle_file(theirs)], api_name="/compute"
-            )
-            assert found["ssim"] == pytest.approx(core, abs=1e-9) and found["samples"][0]["names"] == ["a.mp4", "b.mp4"]
-        elif name == "wer":
-            with wave.open(str(resolve("two-cities"))) as whole, wave.open(str(tmp_path / "c.wav"), "wb") as part:
-                part.setparams(whole.getparams())
-                part.writeframes(whole.readframes(4 * whole.getframerate()))
-            said = "It was the best of times, it was the worst of times."
-            heard = client.predict(references=said, recordings=[handle_file(tmp_path / "c.wav")], api_name="/compute")
-            assert heard["wer"] < 0.5 and heard["asr"]
-            texts = client.predict(references=said, predictions=said.replace("worst", "best"), api_name="/compute")
-            assert texts["wer"] == pytest.approx(1 / 12)
-        else:
-            found = client.predict(
-                video=handle_file(ours), reference=handle_file(theirs), regions=["body"],
-                metrics=["ssim", "motion_smoothness"], api_name="/score",
-            )  # fmt: skip
-            values = {one["metric"]: one["value"] for one in found["scores"]}
-            assert values["ssim"] == pytest.approx(core, abs=1e-9) and values["motion_smoothness"] > 0
-        answered = time.monotonic()
-        client.close()
-    code = "import jwb_dh_v1, sys; print(jwb_dh_v1.__file__)"
-    own = subprocess.run([python, "-c", code], cwd=folder, capture_output=True, text=True).stdout
-    assert own.startswith(str(folder)), "the Space runs its own copy of the package"
-    print(f"{name}: installed {installed - begun:.0f} s, up {up - installed:.0f} s, answered {answered - up:.0f} s")

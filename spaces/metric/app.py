@@ -23,7 +23,7 @@ from typing import Any
 
 import compute
 import gradio as gr
-from compute import COMPARES, HERE, METRIC, REGIONS, VARIANTS, Document
+from compute import COMPARES, HERE, METRIC, PROTOCOL, REGION, REGIONS, VARIANTS, Document
 from gate import WORKERS, Gate
 from look import CSS, THEME
 from starlette.middleware import Middleware
@@ -85,7 +85,6 @@ def card() -> tuple[str, str]:
 
 def inputs() -> tuple[Callable[..., Any], list[Any]]:
     """The event of this metric, and the fields that it takes."""
-    first = compute.offered()
     if METRIC == "lalm_win_rate":
         gr.Markdown(
             "The judge is a paid service, asked with your own key from your own machine (see the card below). Every "
@@ -93,7 +92,8 @@ def inputs() -> tuple[Callable[..., Any], list[Any]]:
         )
         return compute.replay, [gr.File(label="The judge's log", file_types=[".jsonl"], elem_id="log")]
     why = " ".join(dict.fromkeys(filter(None, (compute.why_not(name, VARIANTS[name].regions[0]) for name in VARIANTS))))
-    protocols = [(PROTOCOLS[name].name, name) for name in first]
+    # Where nothing can be computed the protocols are there all the same, so that whoever tries one is told why.
+    protocols = [(PROTOCOLS[name].name, name) for name in compute.offered() or VARIANTS]
     if METRIC == "wer":
         gr.Markdown(f"One line per recording or text. {LIMITS}", elem_classes="faint")
         said = gr.Textbox("", label="What should be said", lines=3, elem_id="references")
@@ -101,7 +101,7 @@ def inputs() -> tuple[Callable[..., Any], list[Any]]:
         files = gr.File(label="Recordings", file_count="multiple", file_types=[*VIDEOS, *SOUNDS], elem_id="recordings")
         profile = gr.Dropdown(list(PROFILES), value="jwb_v1", label="Profile", elem_id="profile")
         language = gr.Textbox("en", label="Language (ISO 639-1)", elem_id="language")
-        protocol = gr.Radio(protocols, value=first[0] if first else None, label="Recogniser of", info=why)
+        protocol = gr.Radio(protocols, value=PROTOCOL, label="Recogniser of", info=why)
         return compute.words, [said, heard, files, profile, language, protocol]
     gr.Markdown(LIMITS, elem_classes="faint")
     taken = {"file_count": "multiple", "file_types": list(VIDEOS), "height": 200}
@@ -112,10 +112,8 @@ def inputs() -> tuple[Callable[..., Any], list[Any]]:
         if COMPARES:
             with gr.Column(min_width=320):
                 fields.append(gr.File(label="Real videos, in the same order", elem_id="references", **taken))
-    fields.append(gr.Radio(REGIONS, value=REGIONS[0], label="Region", elem_id="region"))
-    fields.append(
-        gr.Radio(protocols, value=first[0] if first else None, label="Protocol", info=why, elem_id="protocol")
-    )
+    fields.append(gr.Radio(REGIONS, value=REGION, label="Region", elem_id="region"))
+    fields.append(gr.Radio(protocols, value=PROTOCOL, label="Protocol", info=why, elem_id="protocol"))
     return compute.compare if COMPARES else compute.alone, fields
 
 

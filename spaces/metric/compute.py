@@ -50,22 +50,29 @@ def module() -> Any:
     return evaluate.load(str(HERE / f"{METRIC}.py"), keep_in_memory=True)
 
 
+def lacking(protocol: str, region: str) -> list[str]:
+    """The weights of a protocol on a region that are not on this machine."""
+    plan = make_plan(protocol, [METRIC], [region] if region != "speech" else ["body"])  # type: ignore[list-item]
+    found = []
+    for weight in plan.weights:
+        try:
+            resolve(weight)
+        except MissingWeights:
+            found.append(weight)
+    return found
+
+
 @cache
 def why_not(protocol: str, region: str) -> str:
     """Why a protocol cannot be computed here on a region; empty where it can."""
     name = PROTOCOLS[protocol].name
     if region not in VARIANTS[protocol].regions:
         return f"{title(METRIC)} of {name} is not defined on {region}."
-    plan = make_plan(protocol, [METRIC], [region] if region != "speech" else ["body"])  # type: ignore[list-item]
-    size = 0
-    for weight in plan.weights:
-        try:
-            resolve(weight)
-        except MissingWeights:
-            file = FILES[weight]
-            if not file.sources or (file.terms and file.terms not in accepted()):
-                return f"{name} is not offered here: {weight} stands under terms that its user must accept."
-            size += file.size
+    files = [FILES[weight] for weight in lacking(protocol, region)]
+    for file in files:
+        if not file.sources or (file.terms and file.terms not in accepted()):
+            return f"{name} is not offered here: {file.name} stands under terms that its user must accept."
+    size = sum(file.size for file in files)
     return f"{name} is not offered here: its weights are {size / 1e9:.1f} GB." if size > FETCHED else ""
 
 
@@ -73,6 +80,16 @@ def offered() -> list[str]:
     """The protocols that can be computed here on some region, `lite` first where it is one."""
     found = [name for name in VARIANTS if any(not why_not(name, region) for region in REGIONS)]
     return sorted(found, key=lambda name: name != "lite")
+
+
+def first() -> tuple[str, str]:
+    """The protocol and region that the page begins with: such as can be computed here, if any can."""
+    for protocol in offered():
+        return protocol, next(region for region in VARIANTS[protocol].regions if not why_not(protocol, region))
+    return next(((name, metric.regions[0]) for name, metric in VARIANTS.items()), ("", ""))
+
+
+PROTOCOL, REGION = first()
 
 
 def told(function: Callable[..., Document]) -> Callable[..., tuple[Document, Document | None]]:
@@ -91,9 +108,6 @@ def told(function: Callable[..., Document]) -> Callable[..., tuple[Document, Doc
             answer: Document = json.loads(json.dumps(function(*args, **kwargs)), parse_constant=clean.get)
             answer["problems"] = [shown(problem, *files) for problem in answer.get("problems", ())]
             return answer, answer if kept else None
-        except MissingWeights:
-            traceback.print_exc()
-            said = "The weights that this needs could not be fetched; try again later."
         except JwbError as error:
             said = html.escape(shown(error, *files), quote=False)
         except Exception:  # noqa: BLE001 - the visitor gets a number, the log the trace
@@ -118,6 +132,17 @@ def _checked(paths: Sequence[str] | None, what: str) -> list[str]:
     return list(paths)
 
 
+def _computed(protocol: str, region: str, /, **given: Any) -> Document:
+    """What the module answers; it fetches what is missing."""
+    try:
+        answer: Document = module().compute(protocol=protocol, **given)
+    except MissingWeights:
+        traceback.print_exc()
+        names = ", ".join(lacking(protocol, region))
+        raise Refused(f"The weights {names} could not be fetched by this machine; try again later.") from None
+    return answer
+
+
 def _videos(ours: list[str] | None, theirs: list[str] | None, region: str, protocol: str) -> Document:
     if protocol not in VARIANTS or region not in REGIONS:
         raise Refused(f"There are the protocols {', '.join(VARIANTS)} and the regions {', '.join(REGIONS)}.")
@@ -126,7 +151,7 @@ def _videos(ours: list[str] | None, theirs: list[str] | None, region: str, proto
     given = {"predictions": _checked(ours, "the generated videos")}
     if COMPARES:
         given["references"] = _checked(theirs, "the real videos")
-    answer: Document = module().compute(**given, region=region, protocol=protocol, return_samples=True)
+    answer = _computed(protocol, region, **given, region=region, return_samples=True)
     for sample in answer["samples"]:
         sample["names"] = [printable(Path(side[sample["video"]]).name, 60) for side in given.values()]
     return answer
@@ -136,8 +161,8 @@ def _videos(ours: list[str] | None, theirs: list[str] | None, region: str, proto
 def compare(
     predictions: list[str],
     references: list[str],
-    region: str = REGIONS[0] if REGIONS else "",
-    protocol: str = "lite",
+    region: str = REGION,
+    protocol: str = PROTOCOL,
     request: gr.Request = NOBODY,
 ) -> Document:
     """Compute the metric of generated videos against real ones.
@@ -158,8 +183,8 @@ def compare(
 @told
 def alone(
     predictions: list[str],
-    region: str = REGIONS[0] if REGIONS else "",
-    protocol: str = "lite",
+    region: str = REGION,
+    protocol: str = PROTOCOL,
     request: gr.Request = NOBODY,
 ) -> Document:
     """Compute the metric of generated videos.
@@ -190,7 +215,7 @@ def words(
     recordings: list[str] | None = None,
     profile: str = "jwb_v1",
     language: str = "en",
-    protocol: str = "lite",
+    protocol: str = PROTOCOL,
     request: gr.Request = NOBODY,
 ) -> Document:
     """Compute the word error rate of texts, or of recordings that a recogniser hears.
@@ -224,7 +249,7 @@ def words(
     if len(files) > CLIPS:
         raise Refused(f"There are {len(files)} files; at most {CLIPS} are taken.")
     paths = [check_sound(path) for path in files]
-    answer: Document = module().compute(predictions=paths, references=said, protocol=protocol, **how)
+    answer = _computed(protocol, "speech", predictions=paths, references=said, **how)
     for sample in answer["samples"]:
         sample["names"] = [printable(paths[sample["clip"]].name, 60)]
     return answer
