@@ -201,7 +201,10 @@ def test_the_terminal_says_what_differs(against_copy: Comparison) -> None:
         assert sorted(kinds) == sorted(cells)  # each cell is in one line
 
 
-def test_the_command_takes_the_unit_and_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_the_unit_and_writes_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # the caller's wish would go before ours
     out = tmp_path / "found.json"
     runs = [str(GOLDEN / "copy"), str(GOLDEN / "garbled")]
     assert main(["compare", *runs, "--unit", "clip", "--json", str(out)]) == 0
