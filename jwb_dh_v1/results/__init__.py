@@ -19,6 +19,7 @@ from jwb_dh_v1.state import Frechet
 
 SCHEMA = "jwb-dh-v1/results/1"
 RESAMPLES = 1000
+DRAWN = 1_000_000  # identities drawn at a time: 24 MB
 
 
 @dataclass(frozen=True)
@@ -272,8 +273,13 @@ def bootstrap_interval(
         return None, "none: infinite values"
     sums = np.bincount(place, values * weights, len(clusters))
     counts = np.bincount(place, weights, len(clusters))
-    drawn = np.random.default_rng(0).integers(0, len(clusters), (RESAMPLES, len(clusters)))
-    low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [0.025, 0.975])
+    rng = np.random.default_rng(0)
+    step = max(1, DRAWN // len(clusters))  # in pieces, the numbers being those of one draw: memory stays flat
+    means = []
+    for at in range(0, RESAMPLES, step):
+        drawn = rng.integers(0, len(clusters), (min(step, RESAMPLES - at), len(clusters)))
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return (float(low), float(high)), f"bootstrap over {len(clusters)} identities, {RESAMPLES} resamples, seed 0"
 
 
