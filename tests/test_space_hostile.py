@@ -79,7 +79,7 @@ ZIPS = {
     "bomb-with-lying-headers": (LYING, "cannot be unpacked"),
     "symlink": (packed(("a.mp4", b"/etc/hostname"), mode=stat.S_IFLNK | 0o777), "link"),
     "device": (packed(("a.mp4", b""), mode=stat.S_IFCHR | 0o666), "link"),
-    "absolute": (packed(("/tmp/a.mp4", b"x")), "outside"),
+    "absolute": (packed(("/clips/a.mp4", b"x")), "outside"),
     "dot-dot": (packed(("../../a.mp4", b"x")), "outside"),
     "backslash": (packed(("..\\a.mp4", b"x")), "outside"),
     "drive": (packed(("C:\\a.mp4", b"x")), "outside"),
