@@ -18,6 +18,7 @@ from jwb_dh_v1.errors import Disturbed
 from jwb_dh_v1.results import Row
 from jwb_dh_v1.sample import Sample
 from jwb_dh_v1.state import State
+from jwb_dh_v1.weights import sha256_of
 
 Scored = tuple[Row, State | None, float]
 Stamp = tuple[int, int, int]  # bytes, nanoseconds, inode
@@ -66,13 +67,24 @@ def _stamp(path: Path) -> Stamp | None:
     return (found.st_size, found.st_mtime_ns, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
+def _same_content(clip: Clip, path: Path, before: Stamp | None) -> bool:
+    """Whether a file that was touched or written anew still has the size and the hash that its clip was scored by."""
+    known, now = clip._memo.get("sha256"), _stamp(path)
+    if known is None or before is None or now is None or now[0] != before[0]:
+        return False
+    try:
+        return bool(sha256_of(path) == known)
+    except OSError:
+        return False
+
+
 def _disturbance(sample: Sample, noted: list[Stamp | None], rows: list[Row]) -> str | None:
     errors = {row.error for row in rows if row.status == "failed"}
     for (clip, path), before in zip(_files(sample), noted, strict=True):
         if clip.expected is not None and (before is None or before[0] != clip.expected):
             now = "is gone" if before is None else f"has {before[0]} bytes"
             return f"{path.name} had {clip.expected} bytes when the run began, and {now} when its turn came."
-        if before != _stamp(path):
+        if before != _stamp(path) and not _same_content(clip, path, before):
             return f"{path.name} was removed or changed while it was scored."
         # What the storage does not give looks like a damaged file. A file that hung once is not read again.
         lost = before is not None and errors and not errors & {"DecoderHung", "DecoderCrashed"}
