@@ -4,7 +4,7 @@ Each visitor is a `gradio_client` in a thread that uploads one of a few real cli
 A visitor who is told that the queue is full, or that its own job still waits, tries again; anything else that is not a
 result is an error.
 
-    python benchmarks/space_load.py --teaser jwb-dh-v1 [--users 20] [--seconds 120]
+    python benchmarks/space_load.py [--teaser jwb-dh-v1] [--users 20] [--seconds 120]
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def resident(pid: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--teaser", required=True)
+    parser.add_argument("--teaser", default="jwb-dh-v1", help="folder made by `jwb-dh teaser` (default: %(default)s)")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=120)
     args = parser.parse_args()
