@@ -17,6 +17,7 @@ from jwb_dh_v1.errors import SetupError, TooShort
 from jwb_dh_v1.metrics import vbench
 from jwb_dh_v1.nets import clip_image
 from jwb_dh_v1.nets import dino as dino_net
+from jwb_dh_v1.nets.onednn import by_onednn
 
 COSINE = 1e-4  # cosines and values of SC, BC: another summation order; seen 5e-7, a wrong step moves 1e-3 or more
 FEATURE = 2e-3  # components and norms of features of norm 28: the same; seen 1.1e-5
@@ -28,17 +29,17 @@ SUBJECT, BACKGROUND, AESTHETIC = map(golden, ("subject_consistency", "background
 
 @pytest.fixture(scope="module")
 def dino():
-    return dino_net.from_state(seeded_state("dino_vitbase16", SUBJECT))
+    return by_onednn(dino_net.from_state(seeded_state("dino_vitbase16", SUBJECT)))  # as `Models` loads it
 
 
 @pytest.fixture(scope="module")
 def clip_b32():
-    return clip_image.from_state(seeded_state("clip_vit_b32", only=("visual.",)))
+    return by_onednn(clip_image.from_state(seeded_state("clip_vit_b32", only=("visual.",))))
 
 
 @pytest.fixture(scope="module")
 def clip_l14():
-    return clip_image.from_state(seeded_state("clip_vit_l14", only=("visual.",)))
+    return by_onednn(clip_image.from_state(seeded_state("clip_vit_l14", only=("visual.",))))
 
 
 @pytest.fixture(scope="module")

@@ -187,6 +187,7 @@ class Musiq(nn.Module):
     def tokens(self, patches: torch.Tensor) -> torch.Tensor:
         """Patches float32 [m, 3, 32, 32] as vectors, float32 [m, 384]."""
         # TensorFlow's SAME: of 5 missing columns 2 go to the left, and the pool's one to the right.
+        patches = patches.contiguous(memory_format=torch.channels_last)  # a quarter faster on a CPU
         x = functional.relu(self.gn_root(self.conv_root(functional.pad(patches, (2, 3, 2, 3)))))
         x = self.block1(functional.max_pool2d(x, 3, 2, ceil_mode=True))
         out: torch.Tensor = self.embedding(x.permute(0, 2, 3, 1).flatten(1))  # channels last, as in TensorFlow
