@@ -2,7 +2,7 @@
 
 PyTorch gives `linear` in float32 to MKL, which leaves processors of other makers than Intel far below their rate: on
 two cores of an AMD EPYC 160 GFLOPS, where oneDNN reaches 320 with the same float32 arithmetic. PyTorch gives every
-convolution to oneDNN, and a convolution with a 1 x 1 kernel is a `linear`. So the modules are replaced, and the functions
+convolution to oneDNN, and a convolution with a 1 x 1 kernel is a `linear`. So the modules are replaced, the functions
 stay what they are, up to the order of additions. Figures are in `benchmarks/RESULTS.md`.
 """
 
