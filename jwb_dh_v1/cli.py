@@ -364,8 +364,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch's OpenMP threads otherwise spin between layers and take the cores from OpenCV's and the decoder's: on two
     # cores MobileNetV2 went from 80 to 7 ms a frame (2026-11-22). Read when torch is imported, so set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    args = _parser().parse_args(argv)
     try:
+        args = _parser().parse_args(argv)
         return int(args.run(args))
     except JwbError as error:
         print(f"jwb-dh: {error}", file=sys.stderr)

@@ -158,7 +158,7 @@ def test_every_failure_says_whether_and_when(wire, caplog):
         for number, (fault, expected) in enumerate(FAULTS.items()):
             start = time.monotonic()
             error = failure(asked.ask, prompt())
-            assert time.monotonic() - start < 2, fault
+            assert time.monotonic() - start < 4, fault  # not the 5 s after which the server would answer
             assert len(server.requests) == number + 1, fault
             wanted = expected[WIRES.index(wire)]
             if wanted == NEVER:
