@@ -150,6 +150,10 @@ def score(
     name = name or (folder.name if folder else "generated")
     parts = _Shards(samples, shard_size, range(*shards) if shards else range(ALL))
     with ExitStack() as stack:
+        own = (isolate or (isolate is None and folder is not None)) and executor == "local" and Decoder.here()
+        decoder = stack.enter_context(Decoder()) if own else None
+        if decoder is not None:
+            decoder.start()  # while networks are loaded here
         if executor == "local":
             models = models or Models(paths, device, plan.boxes.partition("/")[0], plan.needs_keypoints, precision)
             models.preload(plan.weights, plan.boxes)
@@ -163,8 +167,6 @@ def score(
         used = ray_device(cluster, device, options) if cluster is not None else str(models.device)  # type: ignore[union-attr]
         if shards is not None and folder is not None:
             agree(folder, name, used, parts.count)
-        own = (isolate or (isolate is None and folder is not None)) and executor == "local" and Decoder.here()
-        decoder = stack.enter_context(Decoder()) if own else None
         stop = stack.enter_context(stoppable())
         collected = Totals(plan)
         if room is None:

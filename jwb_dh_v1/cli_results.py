@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ def _report(args: argparse.Namespace) -> int:
     from jwb_dh_v1.results.figures import write_plots
     from jwb_dh_v1.results.report import write_comparison, write_report
     from jwb_dh_v1.results.tables import print_comparison, print_table
+    from jwb_dh_v1.storage import below, written_below
 
     console = Console()
     results = [Result.load(run) for run in args.runs]
-    for result in results:
-        if len(results) == 1:
-            print_table(result, console)
-            path = Path(args.out or Path(args.runs[0]) / "report.html")
-            write_report(result, None, path)
-    if len(results) > 1:
+    if len(results) == 1:
+        print_table(results[0], console)
+        path = args.out or below(args.runs[0], "report.html")
+        with written_below(args.runs[0], "report.html") if not args.out else nullcontext(Path(args.out)) as page:
+            write_report(results[0], None, page)
+    else:
         print_comparison(results, console)
-        path = Path(args.out or "report.html")
-        write_comparison(results, path)
+        path = args.out or "report.html"
+        write_comparison(results, Path(path))
     if args.plots:
         write_plots(results[0] if len(results) == 1 else results, args.plots)
     console.print(f"Report: {path}", markup=False)
@@ -190,7 +192,7 @@ def _export(args: argparse.Namespace) -> int:
 def add_commands(commands: Any) -> None:
     """Add the commands on results to those of `jwb-dh`."""
     report = commands.add_parser("report", help="print a run's table and write its report; several runs: compare")
-    report.add_argument("runs", nargs="+", metavar="RUN", help="output folder of `jwb-dh score`")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="--out of `jwb-dh score`, a URL too")
     report.add_argument("--out", help="the HTML file")
     report.add_argument("--plots", metavar="DIR", help="also write the plots as PNG and SVG")
     report.set_defaults(run=_report)
@@ -203,7 +205,7 @@ def add_commands(commands: Any) -> None:
         epilog="examples:\n  jwb-dh compare runs/demo/copy runs/demo/blurred\n"
         "  jwb-dh compare runs/v1 runs/v2 runs/v3 --baseline runs/v1 --metrics ssim csim --difference 0.01\n",
     )  # fmt: skip
-    compare.add_argument("runs", nargs="+", metavar="RUN", help="output folder of `jwb-dh score`")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="--out of `jwb-dh score`, a URL too")
     compare.add_argument("--baseline", help="name or folder of the run to compare with (default: the first)")
     compare.add_argument("--metrics", nargs="+")
     compare.add_argument("--regions", nargs="+")
@@ -229,7 +231,7 @@ def add_commands(commands: Any) -> None:
         epilog="examples:\n  jwb-dh diagnose runs/demo/frozen\n"
         "  jwb-dh diagnose runs/mine --against runs/baseline --judge runs/judge/judge.json --json diagnosis.json\n",
     )  # fmt: skip
-    diagnose.add_argument("runs", nargs="*", metavar="RUN", help="output folder of `jwb-dh score`")
+    diagnose.add_argument("runs", nargs="*", metavar="RUN", help="--out of `jwb-dh score`, a URL too")
     diagnose.add_argument("--against", metavar="RUN", help="a run to measure against (default: the teaser's ranges)")
     diagnose.add_argument("--judge", metavar="FILE", help="judge.json of `jwb-dh judge run`, for its win rate")
     diagnose.add_argument("--fps", type=float, help="frames per second, to give moments in seconds")

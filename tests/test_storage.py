@@ -17,7 +17,7 @@ import fsspec
 import pytest
 from media import moving, write_mp4
 
-from jwb_dh_v1 import Clip, Sample, run_folder, score, storage
+from jwb_dh_v1 import Clip, Result, Sample, run_folder, score, storage
 from jwb_dh_v1.benchmark import merge
 from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, MissingPackage, NotWritable, PlanMismatch, SetupError
@@ -99,6 +99,26 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, folders: tu
     monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(MissingPackage, match=r"s3:// needs one more package: Install s3fs"):
         score(samples(folders), out="s3://bucket/run", **CALL)
+
+
+def test_results_are_read_where_they_lie(
+    folders: tuple[Path, Path], whole: dict[str, bytes], memory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score(samples(folders), out=memory, **CALL)
+    found = Result.load(memory)
+    assert found.folder is None and found.to_json().encode() == whole["results.json"]
+    assert found.samples.num_rows == 2 * COUNT and sum(row.status == "failed" for row in found.rows()) == 2
+    assert main(["report", memory]) == 0
+    assert f"Report: {memory}/report.html" in capsys.readouterr().out
+    fs, root = fsspec.core.url_to_fs(memory)
+    assert b"</html>" in fs.cat_file(f"{root}/report.html")
+    assert main(["export", memory, "--format", "csv"]) == 0
+    assert "psnr" in capsys.readouterr().out
+    fs.rm_file(f"{root}/samples.parquet")
+    with pytest.raises(SetupError, match=r"run are damaged \(samples.parquet is missing"):
+        Result.load(memory)
+    with pytest.raises(DataNotFound, match=r"memory://nowhere/run holds no results.json"):
+        Result.load("memory://nowhere/run")
 
 
 def test_memory_gives_the_local_bytes_and_resumes(

@@ -65,7 +65,7 @@ def patience() -> float:
 
 @dataclass(eq=False)
 class Decoder:
-    """The child process of a run. It starts with the first question, and again after each crash. For one thread.
+    """The child process of a run. It starts with `start` or its first question, and anew after a crash. For one thread.
 
     Attributes:
         patience: seconds without progress after which a file is given up.
@@ -103,6 +103,16 @@ class Decoder:
     def pid(self) -> int | None:
         """The child's process id."""
         return None if self._child is None else self._child.pid
+
+    def start(self) -> None:
+        """Start the child, which takes a second to import what it needs, before it is asked anything.
+
+        Raises:
+            SetupError: it cannot be started.
+
+        """
+        if self._child is None:
+            self._start()
 
     def open(self, source: Path | bytes) -> Opened:
         """A file, or the content of one, that the child reads. Nothing is done yet."""

@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jwb_dh_v1.errors import DataNotFound, NotWritable, SetupError
 from jwb_dh_v1.state import Frechet
+
+if TYPE_CHECKING:
+    from jwb_dh_v1.storage import Folder
 
 SCHEMA = "jwb-dh-v1/results/1"
 RESAMPLES = 1000
@@ -92,7 +95,7 @@ class Result:
     Attributes:
         complete: whether no more samples failed than were allowed to.
         samples: pyarrow Table of `Row`s: one per sample, metric and region.
-        folder: where it was written, if it was.
+        folder: where it was written, if it was, and not to a URL.
 
     """
 
@@ -137,6 +140,9 @@ class Result:
     def load(cls, folder: str | Path) -> Result:
         """Read a finished run.
 
+        Args:
+            folder: where it was written, a path or a URL.
+
         Raises:
             DataNotFound: the folder holds no results.
             SetupError: they cannot be read.
@@ -144,8 +150,10 @@ class Result:
         """
         import pyarrow as pa
 
+        from jwb_dh_v1.storage import folder_at
+
         try:
-            return cls._load(Path(folder))
+            return cls._load(folder_at(folder))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise SetupError(
@@ -154,13 +162,18 @@ class Result:
             ) from error
 
     @classmethod
-    def _load(cls, folder: Path) -> Result:
+    def _load(cls, folder: Folder) -> Result:
         import pyarrow.parquet as pq
 
-        path = folder / "results.json"
-        if not path.is_file():
-            raise DataNotFound(f"{folder} holds no results.json; run `jwb-dh score ... --out {folder}` first.")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        file, rows = folder.open("results.json"), folder.open("samples.parquet")
+        if file is None:
+            raise DataNotFound(
+                f"{folder.place} holds no results.json; run `jwb-dh score ... --out {folder.place}` first."
+            )
+        if rows is None:
+            raise FileNotFoundError("samples.parquet is missing")
+        with file:
+            found = json.loads(file.read())
         scores = []
         for cell in found["scores"]:
             cell["value"] = math.inf if cell["value"] == "inf" else cell["value"]
@@ -168,8 +181,9 @@ class Result:
             cell["ci95"] = tuple(cell["ci95"]) if cell["ci95"] else None
             scores.append(Score(**cell))
         keys = ("name", "protocol", "complete", "plan", "versions", "device")
-        table = pq.read_table(folder / "samples.parquet")
-        return cls(**{k: found[k] for k in keys}, scores=tuple(scores), samples=table, folder=folder)
+        with rows:
+            table = pq.read_table(rows)
+        return cls(**{k: found[k] for k in keys}, scores=tuple(scores), samples=table, folder=folder.path)
 
 
 def _plain(value: Any) -> Any:
