@@ -103,7 +103,8 @@ def _pack(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from jwb_dh_v1.data.check import check, print_report
+    from jwb_dh_v1.data.check import check
+    from jwb_dh_v1.data.problems import print_report
 
     with counting("checking", unit="files") as done:
         report = check(args.folder, decode=args.decode, workers=args.workers, on_file=lambda name, at, of: done(name))

@@ -17,7 +17,8 @@ import pytest
 from pyarrow import parquet
 from rich.console import Console
 
-from jwb_dh_v1.data.check import Report, check, print_report
+from jwb_dh_v1.data.check import check
+from jwb_dh_v1.data.problems import Report, print_report
 from jwb_dh_v1.data.schema import features
 from jwb_dh_v1.errors import DataNotFound
 
