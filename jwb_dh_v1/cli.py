@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jwb_dh_v1 import __version__, cli_data, cli_judge, cli_publish, cli_results, cli_weights
+from jwb_dh_v1 import __version__, cli_data, cli_judge, cli_publish, cli_results, cli_weights, cli_wer
 from jwb_dh_v1.cli_data import counting
 from jwb_dh_v1.cli_weights import paths_given
 from jwb_dh_v1.errors import JwbError, SetupError, Stopped
@@ -244,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_weights.add_commands(commands)
     cli_data.add_commands(commands)
     cli_judge.add_commands(commands)
+    cli_wer.add_commands(commands)
     cli_results.add_commands(commands)
     cli_publish.add_commands(commands)
     return parser
