@@ -5,11 +5,12 @@ H.264 by libx264 and AAC, both inside PyAV's wheels, so no system FFmpeg is need
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,30 @@ AAC_FRAME = 1024
 SMPTE170M, LIMITED = 6, 1  # AVCOL_SPC_SMPTE170M, AVCOL_RANGE_MPEG: what swscale makes of RGB unless told otherwise
 
 # More than one thread changes libx264's rate control and with it the bytes. Its AVX-512 code gives other bytes from
-# run to run on small pictures (seen with PyAV 18.1: one file in three), and AVX2 others than C; SSE2 equals C, so that
-# every machine writes the same.
-SAME_BYTES = {"threads": "1"}
+# run to run on small pictures (seen with PyAV 18.1: one file in three), and AVX2 others than C. SSE2 is a fast path
+# that repeats itself on one machine, but it divides by `rcpps`, which processors round differently (one clip in ten).
+REPEATABLE = {"threads": "1"}
 if platform.machine().lower() in {"x86_64", "amd64"}:
-    SAME_BYTES["x264-params"] = "asm=SSE2"
+    REPEATABLE["x264-params"] = "asm=SSE2"
+PORTABLE = {"threads": "1", "x264-params": "asm=0"}  # libx264's C code: no instruction set, no approximation
+
+
+@contextmanager
+def portable_code() -> Iterator[None]:
+    """Hold FFmpeg's codecs that are opened within to their C code, whatever the processor can do.
+
+    Its AAC rounds otherwise with FMA than without. Pictures need none of this: the code of swscale for SSSE3 to AVX-512
+    makes the same colours everywhere (which are not those of its C code). Where PyAV's libraries do not show
+    `av_force_cpu_flags` (Windows), the processor chooses, and bytes may differ from one to another.
+    """
+    import av
+
+    force = getattr(ctypes.CDLL(av._core.__file__), "av_force_cpu_flags", lambda flags: None)
+    force(0)
+    try:
+        yield
+    finally:
+        force(-1)
 
 
 @contextmanager
@@ -49,7 +69,7 @@ def _new_mp4(path: Path) -> Iterator[Any]:
 class _Track:
     """The audio of a new file, written in step with the video so that the two are interleaved."""
 
-    def __init__(self, container: Any, audio: Audio) -> None:
+    def __init__(self, container: Any, audio: Audio, portable: bool) -> None:
         channels = audio.samples.shape[0]
         if channels not in (1, 2):
             raise ValueError(f"Audio has {channels} channels; MP4 files are written with 1 or 2.")
@@ -62,6 +82,8 @@ class _Track:
         self.stream = container.add_stream("aac", rate=audio.rate, layout=self.layout)
         self.stream.bit_rate = 64000 * channels
         self.stream.codec_context.thread_count = 1
+        with portable_code() if portable else nullcontext():
+            self.stream.codec_context.open()
 
     def write_until(self, seconds: float) -> None:
         import av
@@ -96,8 +118,9 @@ def write_mp4(
     crf: int = 16,
     preset: str = "medium",
     lossless: bool = False,
+    portable: bool = False,
 ) -> None:
-    """Write an MP4; the same frames and samples give the same bytes on the same PyAV.
+    """Write an MP4; the same frames and samples give the same bytes on the same PyAV and processor.
 
     Args:
         path: replaced in one step when the file is complete.
@@ -107,6 +130,7 @@ def write_mp4(
         crf: libx264's quality, 0..51, smaller is better; 16 cannot be told from the source by eye.
         preset: libx264's speed.
         lossless: H.264 in RGB at quantiser 0: decoded frames equal the given ones.
+        portable: the same bytes on every x86-64 processor, too, at a third of the speed.
 
     Even sizes are written as yuv420p; odd ones as yuv444p, which keeps the exact size.
 
@@ -132,9 +156,9 @@ def write_mp4(
                 if not lossless:
                     stream.codec_context.colorspace, stream.codec_context.color_range = SMPTE170M, LIMITED
                 quality = {"qp": "0"} if lossless else {"crf": str(crf)}
-                stream.options = {**quality, "preset": preset, **SAME_BYTES}
+                stream.options = {**quality, "preset": preset, **(PORTABLE if portable else REPEATABLE)}
                 stream.codec_context.thread_count = 1
-                track = _Track(container, audio) if audio is not None else None
+                track = _Track(container, audio, portable) if audio is not None else None
             elif (height, width) != (stream.height, stream.width):
                 raise ValueError(f"Frame {count} is {width}x{height}, the first was {stream.width}x{stream.height}.")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
@@ -149,13 +173,14 @@ def write_mp4(
             track.finish()
 
 
-def replace_audio(source: str | Path, path: str | Path, audio: Audio) -> None:
+def replace_audio(source: str | Path, path: str | Path, audio: Audio, *, portable: bool = False) -> None:
     """Copy the video of an MP4 packet by packet (the pictures stay the same to the bit) and give it other sound.
 
     Args:
         source: the file whose first video track is kept.
         path: the file to write, in one step.
         audio: the new sound, at its own `start`.
+        portable: the same bytes on every x86-64 processor.
 
     """
     import av
@@ -163,7 +188,7 @@ def replace_audio(source: str | Path, path: str | Path, audio: Audio) -> None:
     with av.open(str(source)) as original, _new_mp4(Path(path)) as container:
         video = original.streams.video[0]
         stream = container.add_stream_from_template(video)
-        track = _Track(container, audio)
+        track = _Track(container, audio, portable)
         for packet in original.demux(video):
             if packet.dts is None:  # the demuxer's flush mark
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -266,6 +267,19 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.teaser
+def test_every_made_clip_has_the_recorded_bytes(rows: list[dict[str, Any]], systems_dir: Path):
+    """The same on every processor: recorded with AVX-512, and equal under QEMU's Haswell and Nehalem (no AVX)."""
+    import av
+
+    recorded = json.loads((Path(__file__).parent / "golden" / "made_clips.json").read_text())
+    if av.__version__ != recorded["pyav"]:
+        pytest.skip(f"recorded with PyAV {recorded['pyav']}; this is {av.__version__}, with encoders of its own")
+    made = {f"teaser/{row['sample_id']}.mp4": row["video"]["bytes"] for row in rows}
+    made |= {f"teaser/{row['sample_id']}.wav": row["audio"]["bytes"] for row in rows}
+    made |= {f"systems/{path.relative_to(systems_dir)}": path.read_bytes() for path in systems_dir.rglob("*.mp4")}
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in made.items()} == recorded["sha256"]
+
+
 def test_systems_are_what_their_names_say(rows: list[dict[str, Any]], systems_dir: Path):
     from jwb_dh_v1.clip import Clip
 

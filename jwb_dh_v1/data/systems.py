@@ -28,7 +28,7 @@ from jwb_dh_v1.errors import DataNotFound
 from jwb_dh_v1.video import exact_fps, replace_audio, write_mp4
 from jwb_dh_v1.weights import sha256_of
 
-VERSION = 1  # moves when any byte of a system's file can move
+VERSION = 2  # moves when any byte of a system's file can move
 MANIFEST = "systems.json"
 SYSTEMS = ("copy", "recompressed", "blurred", "frozen", "swapped", "garbled")
 CRF = 35  # of `recompressed`: blocks are seen, faces still known
@@ -57,7 +57,7 @@ def make_systems(teaser: Path, folder: Path, say: Callable[[str], None] = print)
     """Write `folder/<system>/<sample_id>.mp4` for the six systems and every sample of the teaser.
 
     All have the reference's size, frame rate and number of frames. A folder that is already complete for this teaser
-    is left alone. The same package versions write the same bytes.
+    is left alone. The same package versions write the same bytes on every x86-64 processor.
 
     Args:
         teaser: the folder that `make_teaser` wrote.
@@ -129,7 +129,7 @@ def _make(system: str, reference: Reference, by_id: Mapping[str, Reference], pat
     if system == "garbled":
         voice, begin = VOICES.get(reference.identity_id, OTHER_VOICE)
         seconds = float(len(reference.frames) / reference.fps)
-        replace_audio(folder / "copy" / path.name, path, by_id[voice].audio.cut(begin, begin + seconds))
+        replace_audio(folder / "copy" / path.name, path, by_id[voice].audio.cut(begin, begin + seconds), portable=True)
         return
     if system == "recompressed":
         frames, crf = reference.frames, CRF
@@ -139,7 +139,7 @@ def _make(system: str, reference: Reference, by_id: Mapping[str, Reference], pat
         frames = (reference.frames[0] for _ in reference.frames)
     else:
         frames = _refit(by_id[FACES[reference.identity_id]].frames, reference.frames.shape)
-    write_mp4(path, frames, reference.fps, reference.audio, crf=crf)
+    write_mp4(path, frames, reference.fps, reference.audio, crf=crf, portable=True)
 
 
 def _blurred(frames: np.ndarray) -> Iterator[np.ndarray]:
@@ -151,8 +151,11 @@ def _blurred(frames: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _refit(frames: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Another clip's frames, cut around the centre to the shape's aspect, scaled, and looped to its length."""
-    import cv2
+    """Another clip's frames, cut around the centre to the shape's aspect, scaled, and looped to its length.
+
+    Pillow scales 8-bit pictures in whole numbers, in the same way on every processor; OpenCV's cubic does not.
+    """
+    from PIL import Image
 
     count, height, width = shape[:3]
     tall, wide = frames.shape[1:3]
@@ -160,5 +163,5 @@ def _refit(frames: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     high, broad = round(height * scale), round(width * scale)
     top, left = (tall - high) // 2, (wide - broad) // 2
     for k in range(count):
-        cut = frames[k % len(frames), top : top + high, left : left + broad]
-        yield cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
+        cut = np.ascontiguousarray(frames[k % len(frames), top : top + high, left : left + broad])
+        yield np.asarray(Image.fromarray(cut).resize((width, height), Image.Resampling.BICUBIC))

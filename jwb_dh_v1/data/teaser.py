@@ -28,10 +28,10 @@ from jwb_dh_v1.data.schema import POSE, SCHEMA_VERSION, WORD_MOTION, annotation_
 from jwb_dh_v1.data.systems import make_systems as make_systems
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.nets.whisper import Whisper, load_tiny_en
-from jwb_dh_v1.video import read_frames, write_mp4
+from jwb_dh_v1.video import portable_code, read_frames, write_mp4
 from jwb_dh_v1.weights import FILES, resolve_all, sha256_of
 
-VERSION = 3  # moves when any byte of the teaser can move
+VERSION = 4  # moves when any byte of the teaser can move
 MANIFEST = "teaser.json"
 RATE = 24000  # Hz: that of Obama's track; the read speech is brought down to it
 WHISPER = ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json")
@@ -81,7 +81,8 @@ MEDIA = sorted({cut.media for cut in CUTS} | {"two-cities"})
 def make_teaser(folder: Path, say: Callable[[str], None] = print) -> None:
     """Write the teaser into `folder`, which `datasets.load_dataset` opens by its name when that is `jwb-dh-v1`.
 
-    A folder that is already complete is left alone. The same package versions write the same bytes.
+    A folder that is already complete is left alone. The same package versions write the same clips and sounds
+    on every x86-64 processor; boxes and word times are what the networks find there.
 
     Args:
         folder: `.../jwb-dh-v1`; made where it is missing. Only files of the teaser in it are replaced.
@@ -129,6 +130,22 @@ def _facts() -> dict[str, Any]:
     }
 
 
+def make_media(cut: Cut, found: Mapping[str, Path]) -> tuple[bytes, bytes]:
+    """The sound of a cut as a WAV file and its clip as an MP4 file: the same bytes on every x86-64 processor."""
+    source = found[cut.media]
+    rate = _rate(source)
+    seconds = float(cut.frames / rate)
+    begin, end = cut.spoken or (float(cut.first / rate), float(cut.first / rate) + seconds)
+    with portable_code():
+        speech = _speech(found["two-cities"] if cut.spoken else source)
+    wav = speech.cut(begin, end).cut(0.0, seconds).wav()
+    audio = _decoded(wav, cut.sample_id)  # the 16-bit samples that users get are also what is encoded into the MP4
+    frames = read_frames(source)[cut.first : cut.first + cut.frames]
+    with tempfile.TemporaryDirectory() as room:
+        write_mp4(Path(room) / "clip.mp4", frames, rate, audio, portable=True)
+        return wav, (Path(room) / "clip.mp4").read_bytes()
+
+
 def make_row(cut: Cut, found: Mapping[str, Path], whisper: Whisper, boxes: Detector) -> dict[str, Any]:
     """One row of the teaser, as `schema.features` says but with key points as an array.
 
@@ -139,16 +156,8 @@ def make_row(cut: Cut, found: Mapping[str, Path], whisper: Whisper, boxes: Detec
         boxes: finds the person, with the weights for `full`.
 
     """
-    source = found[cut.media]
-    rate = _rate(source)
-    seconds = float(cut.frames / rate)
-    spoken = cut.spoken or (float(cut.first / rate), float(cut.first / rate) + seconds)
-    wav = _speech(found["two-cities"] if cut.spoken else source).cut(*spoken).cut(0.0, seconds).wav()
-    audio = _decoded(wav, cut.sample_id)  # the 16-bit samples that users get are also what is encoded into the MP4
-    with tempfile.TemporaryDirectory() as room:
-        path = Path(room) / "clip.mp4"
-        write_mp4(path, read_frames(source)[cut.first : cut.first + cut.frames], rate, audio)
-        content = path.read_bytes()
+    wav, content = make_media(cut, found)
+    audio = _decoded(wav, cut.sample_id)
     clip = Clip(content)  # what ships is annotated, not what it was made from
     width, height = clip.size
     if len(clip) != cut.frames:
@@ -164,7 +173,7 @@ def make_row(cut: Cut, found: Mapping[str, Path], whisper: Whisper, boxes: Detec
     provenance += f", frames {cut.first}-{cut.first + cut.frames - 1}"
     if cut.spoken:
         licence += f"; speech: {FILES['two-cities'].licence}"
-        provenance += f"; speech: {FILES['two-cities'].sources[0]}, {spoken[0]:.2f}-{spoken[1]:.2f} s"
+        provenance += f"; speech: {FILES['two-cities'].sources[0]}, {cut.spoken[0]:.2f}-{cut.spoken[1]:.2f} s"
     return {
         "schema_version": SCHEMA_VERSION,
         "sample_id": cut.sample_id,
