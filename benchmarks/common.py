@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1.annotate import Annotations
 from jwb_dh_v1.errors import MissingWeights
+from jwb_dh_v1.media.annotations import Annotations
+from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.models import HOMES, Models
-from jwb_dh_v1.video import write_mp4
-from jwb_dh_v1.weights import resolve
+from jwb_dh_v1.networks.pool import HOMES, Models
+from jwb_dh_v1.networks.weights import resolve
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from goldens import seeded_file
@@ -138,7 +138,7 @@ def teaser_pairs(clips: int, frames: int, folder: Path) -> tuple[list[Sample], i
     """
     import pyarrow.parquet as pq
 
-    from jwb_dh_v1.data.schema import annotations_of
+    from jwb_dh_v1.dataset.schema import annotations_of
 
     (file,) = sorted(teaser_folder().glob("evaluation/*.parquet"))
     rows = {row["sample_id"]: row for row in pq.read_table(file).to_pylist()}

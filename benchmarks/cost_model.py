@@ -28,7 +28,7 @@ from profile_run import fresh
 from stages import NETWORKS
 
 from jwb_dh_v1 import Sample, score
-from jwb_dh_v1.models import Models
+from jwb_dh_v1.networks.pool import Models
 
 SETS = (20_000, 2_000_000)
 # Dense float32 outside the tensor cores, TFLOPS as published by the maker; dollars an hour, an assumption.

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jwb_dh_v1 import cli
-from jwb_dh_v1.decoding import Decoder
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1.cli import main as cli
+from jwb_dh_v1.media.video import write_mp4
+from jwb_dh_v1.media.worker import Decoder
 
 COUNT, SIZE = 10, 2
 LONGEST = 300.0  # seconds; a run that takes longer hangs
@@ -137,7 +137,7 @@ class Cold(Child):
 
     def __init__(self, arguments: list[str], extra: dict[str, str]) -> None:
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, "-m", "jwb_dh_v1.cli", *arguments]
+        command = [sys.executable, "-m", "jwb_dh_v1.cli.main", *arguments]
         process = subprocess.Popen(command, env={**os.environ, **extra}, stdout=self.log, stderr=self.log)
         process.returncode = 0  # it is waited for here
         self.pid, self.begun, self.code = process.pid, time.monotonic(), None

@@ -64,11 +64,10 @@ def load() -> None:
     import scipy.signal  # noqa: F401
     import torch  # noqa: F401
 
-    import jwb_dh_v1.benchmark
-    import jwb_dh_v1.data.pairs
+    import jwb_dh_v1.dataset.pairs
     import jwb_dh_v1.metrics.pixel
-    import jwb_dh_v1.results.figures
-    import jwb_dh_v1.results.report  # noqa: F401
+    import jwb_dh_v1.report.figures
+    import jwb_dh_v1.report.report  # noqa: F401
 
 
 @dataclass

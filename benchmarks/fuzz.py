@@ -5,7 +5,7 @@
 Real clips of the teaser's media and tiny ones of every codec at hand are cut, flipped, spliced and given wrong atom
 sizes, by seed; beside them lie files that are no video at all. Child processes read facts, frames and sound of one
 file after the other. A child that crashes, or takes longer than the limit, is noted with the number that makes the file
-again, and replaced. With `--isolated` the run's own decoding process (`jwb_dh_v1.decoding`) stands between: there a
+again, and replaced. With `--isolated` the run's own decoding process (`jwb_dh_v1.media.worker`) stands between: there a
 crash or a hang is a typed error as well. The exit code is 1 on an untyped error, a wrong number of frames or a leak; on
 a crash or a hang too if isolated (without isolation they are the libraries' own, and reported).
 """
@@ -83,11 +83,11 @@ def sources(room: Path) -> dict[str, bytes]:
     """The whole files by name: tiny ones, the first frames of the teaser's media small, and the media themselves."""
     import av
 
-    from jwb_dh_v1.audio import decode_audio
-    from jwb_dh_v1.clip import Clip
     from jwb_dh_v1.errors import JwbError
-    from jwb_dh_v1.video import write_mp4
-    from jwb_dh_v1.weights import FILES, resolve
+    from jwb_dh_v1.media.audio import decode_audio
+    from jwb_dh_v1.media.clip import Clip
+    from jwb_dh_v1.media.video import write_mp4
+    from jwb_dh_v1.networks.weights import FILES, resolve
 
     found = {}
     for codec, container, *sound in TINY:
@@ -173,8 +173,8 @@ def _places(content: bytearray, atom: bytes) -> list[int]:
 
 def examine(path: Path, decoder: object | None) -> str:
     """Facts, frames and sound of a file: `frames`, the error's name, or (a violation) `UNTYPED ...`."""
-    from jwb_dh_v1.clip import Clip
     from jwb_dh_v1.errors import SampleError
+    from jwb_dh_v1.media.clip import Clip
 
     said = []
     clip = Clip(path)
@@ -208,7 +208,7 @@ def child(room: Path, seed: int, numbers: range, isolated: bool) -> None:
     path = room / f"now-{os.getpid()}.mp4"
     decoder = None
     if isolated:
-        from jwb_dh_v1.decoding import Decoder
+        from jwb_dh_v1.media.worker import Decoder
 
         decoder = Decoder(patience=LIMIT)
     again = list(numbers) if len(numbers) == BATCH else []

@@ -29,8 +29,8 @@ import numpy as np
 from common import header
 
 from jwb_dh_v1 import Clip, Result, Sample, score
-from jwb_dh_v1.video import write_mp4
-from jwb_dh_v1.weights import resolve
+from jwb_dh_v1.media.video import write_mp4
+from jwb_dh_v1.networks.weights import resolve
 
 TINY = 8, 32  # frames, pixels a side
 

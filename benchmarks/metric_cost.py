@@ -19,10 +19,10 @@ import numpy as np
 from common import FixedFace, header, weight_file, without_memory
 
 from jwb_dh_v1 import Clip, Sample
+from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.video import write_mp4
-from jwb_dh_v1.weights import resolve
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve
 
 
 def clips(folder: Path) -> dict[str, tuple[Path, Path]]:

@@ -26,11 +26,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch.nn import functional
 from torchvision import transforms
 
-from jwb_dh_v1 import features_face
-from jwb_dh_v1.features_vbench import IMAGENET
 from jwb_dh_v1.metrics.expression import SMALLEST
-from jwb_dh_v1.nets import arcface, deep3d, i3d, inception
-from jwb_dh_v1.weights import load_torch
+from jwb_dh_v1.networks import arcface, deep3d, features_face, i3d, inception
+from jwb_dh_v1.networks.features_vbench import IMAGENET
+from jwb_dh_v1.networks.weights import load_torch
 
 FIRST = 16  # frames that the authors look at
 Pair = tuple[Path, Path]  # generated, reference

@@ -20,8 +20,8 @@ from torch.nn import functional
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from jwb_dh_v1.features_vbench import CLIP, IMAGENET
-from jwb_dh_v1.nets import amt, clip_image, dino, musiq, raft
+from jwb_dh_v1.networks import amt, clip_image, dino, musiq, raft
+from jwb_dh_v1.networks.features_vbench import CLIP, IMAGENET
 
 
 class Vbench:

@@ -25,8 +25,8 @@ PER_PERSON = 10
 
 def make(folder: Path, count: int) -> None:
     """Write `count` clips of `count / 10` people."""
-    from jwb_dh_v1.audio import Audio
-    from jwb_dh_v1.video import write_mp4
+    from jwb_dh_v1.media.audio import Audio
+    from jwb_dh_v1.media.video import write_mp4
 
     rng = np.random.default_rng(0)
     videos = []
@@ -50,8 +50,8 @@ def make(folder: Path, count: int) -> None:
 
 
 def step_list(clips: str) -> dict[str, object]:
-    from jwb_dh_v1.data.index import Index
-    from jwb_dh_v1.data.rows import items_in
+    from jwb_dh_v1.dataset.build.index import Index
+    from jwb_dh_v1.dataset.build.rows import items_in
 
     with tempfile.TemporaryDirectory(dir=Path(clips).parent) as room:
         index = Index(Path(room) / "items.sqlite")
@@ -65,7 +65,7 @@ def step_list(clips: str) -> dict[str, object]:
 def step_pack(clips: str, out: str, workers: int, shards: int, most: int) -> dict[str, object]:
     from itertools import islice
 
-    from jwb_dh_v1.data.pack import items_in, pack
+    from jwb_dh_v1.dataset.build.pack import items_in, pack
 
     items = islice(items_in(clips, {"licence": "made up"}), most)
     manifest = pack(items, out, shards={"evaluation": shards}, workers=workers)
@@ -78,14 +78,14 @@ def step_pack(clips: str, out: str, workers: int, shards: int, most: int) -> dic
 
 
 def step_check(out: str, workers: int) -> dict[str, object]:
-    from jwb_dh_v1.data.check import check
+    from jwb_dh_v1.dataset.check import check
 
     report = check(out, workers=workers)
     return {"problems": len(report.problems)}
 
 
 def step_scan(out: str) -> dict[str, object]:
-    from jwb_dh_v1.data.load import load_dataset
+    from jwb_dh_v1.dataset.load import load_dataset
 
     columns = ["sample_id", "identity_id", "num_frames", "transcript", "boxes"]
     rows = load_dataset(out, split="evaluation", streaming=True, columns=columns)
@@ -93,7 +93,7 @@ def step_scan(out: str) -> dict[str, object]:
 
 
 def step_first(out: str) -> dict[str, object]:
-    from jwb_dh_v1.data.load import load_dataset
+    from jwb_dh_v1.dataset.load import load_dataset
 
     begun = time.perf_counter()
     rows = load_dataset(out, split="evaluation", streaming=True)

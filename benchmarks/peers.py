@@ -28,11 +28,11 @@ from common import header, networks, weight_file
 from PIL import Image
 
 from jwb_dh_v1 import Clip, Sample
+from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import distribution, pixel, wer
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.nets.inception import inception_fid
-from jwb_dh_v1.video import write_mp4
-from jwb_dh_v1.weights import load_torch, resolve
+from jwb_dh_v1.networks.inception import inception_fid
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import load_torch, resolve
 
 Timed = tuple[float, float]  # value, seconds
 # FID: sums in other orders and folded norms; a matrix root of rank n - 1 adds up to 1e-4. torchmetrics sums PSNR's

@@ -28,10 +28,10 @@ from stages import REST, WHOLE, Stages
 
 from jwb_dh_v1 import Clip, Result, Sample, score
 from jwb_dh_v1.errors import NotApplicable
+from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.region import Region
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1.metrics.region import Region
+from jwb_dh_v1.networks.pool import Models
 
 VBENCH = ("subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "aesthetic_quality",
           "imaging_quality")  # fmt: skip

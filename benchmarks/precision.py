@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.weights import resolve
+from jwb_dh_v1.networks.weights import resolve
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from goldens import CHECKPOINTS, clips, seeded_file

@@ -41,8 +41,8 @@ from stages import NETWORKS, WHOLE, Stages
 
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.weights import resolve
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve
 
 DETECTOR = ("face-short-range", "face-full-range", "palm", "hand-landmark")
 LOOKING = {*NETWORKS.values(), "RAFT", "AMT-S", "DIS flow", "dlib", "face mesh", "detector"}  # what a metric must do
@@ -127,8 +127,9 @@ def first_result(folder: Path) -> None:
     (folder / "videos").mkdir()
     for sample in samples:
         shutil.copy(sample.generated._source, folder / "videos" / f"{sample.id}.mp4")  # type: ignore[arg-type]
-    command = [sys.executable, "-m", "jwb_dh_v1.cli", "score", str(folder / "videos"), "--data", str(teaser_folder()),
-               "--protocol", "lite", "--device", "cpu", "--out", str(folder / "cli-run")]  # fmt: skip
+    command = [sys.executable, "-m", "jwb_dh_v1.cli.main", "score", str(folder / "videos"),
+               "--data", str(teaser_folder()), "--protocol", "lite", "--device", "cpu",
+               "--out", str(folder / "cli-run")]  # fmt: skip
     ours, theirs = pty.openpty()  # the bar is drawn for a terminal only
     begun = time.perf_counter()
     process = subprocess.Popen(

@@ -27,9 +27,10 @@ from pathlib import Path
 
 from common import header
 
-from jwb_dh_v1 import Clip, Sample, ray_pool, score
-from jwb_dh_v1.executors import RayOptions, spread
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1 import Clip, Sample, score
+from jwb_dh_v1.media.video import write_mp4
+from jwb_dh_v1.parallel import RayOptions, spread
+from jwb_dh_v1.scoring import ray_pool
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from media import moving

@@ -28,7 +28,7 @@ METRICS = ["psnr", "ssim", "motion_smoothness"]
 
 def pairs(teaser: str, folder: Path, most: int = 4) -> list[tuple[Path, Path]]:
     """Blurred and real clips of some people of the teaser."""
-    from jwb_dh_v1.data.load import load_dataset
+    from jwb_dh_v1.dataset.load import load_dataset
 
     found = []
     for row in load_dataset(teaser, split="evaluation", streaming=True):

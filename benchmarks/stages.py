@@ -21,46 +21,46 @@ from unittest.mock import patch
 WHOLE = "clips decoded"  # counted only: in this process or in the one that decodes ahead
 # "module:attribute" (a class's method with a dot) -> stage. Decoding is generators' work: timed while they run.
 PACKAGE = {
-    "jwb_dh_v1.clip:_decode": "decode",
-    "jwb_dh_v1.decoding:Decoder.wait": "decode",  # waiting for the process that decodes ahead
-    "jwb_dh_v1.clip:probe": "open and hash",
-    "jwb_dh_v1.weights:sha256_of": "open and hash",
-    "jwb_dh_v1.region:cut": "crop",
-    "jwb_dh_v1.sample:crop": "crop",
-    "jwb_dh_v1.features_vbench:dino_pictures": "resize",
-    "jwb_dh_v1.features_vbench:clip_pictures": "resize",
-    "jwb_dh_v1.features_vbench:musiq_pictures": "resize",
-    "jwb_dh_v1.features_vbench:multiscale_patches": "resize",
+    "jwb_dh_v1.media.clip:_decode": "decode",
+    "jwb_dh_v1.media.worker:Decoder.wait": "decode",  # waiting for the process that decodes ahead
+    "jwb_dh_v1.media.clip:probe": "open and hash",
+    "jwb_dh_v1.networks.weights:sha256_of": "open and hash",
+    "jwb_dh_v1.metrics.region:cut": "crop",
+    "jwb_dh_v1.metrics.sample:crop": "crop",
+    "jwb_dh_v1.networks.features_vbench:dino_pictures": "resize",
+    "jwb_dh_v1.networks.features_vbench:clip_pictures": "resize",
+    "jwb_dh_v1.networks.features_vbench:musiq_pictures": "resize",
+    "jwb_dh_v1.networks.features_vbench:multiscale_patches": "resize",
     "jwb_dh_v1.metrics.distribution:pytorch_input": "resize",
     "jwb_dh_v1.metrics.distribution:clean_input": "resize",
     "jwb_dh_v1.metrics.distribution:fvd_input": "resize",
     "jwb_dh_v1.metrics.distribution:paper_fvd_input": "resize",
     "jwb_dh_v1.metrics.distribution:paper_input": "resize",
     "jwb_dh_v1.metrics.distribution:canny": "resize",
-    "jwb_dh_v1.features:_picture": "resize",
-    "jwb_dh_v1.features:_dlib_identity": "dlib",
+    "jwb_dh_v1.networks.features:_picture": "resize",
+    "jwb_dh_v1.networks.features:_dlib_identity": "dlib",
     "jwb_dh_v1.metrics.expression:read_mesh": "face mesh",
-    "jwb_dh_v1.annotate.mediapipe:MediaPipe._look": "detector",
-    "jwb_dh_v1.features_face:align": "resize",
-    "jwb_dh_v1.nets.deep3d:align": "resize",
+    "jwb_dh_v1.networks.detectors.mediapipe:MediaPipe._look": "detector",
+    "jwb_dh_v1.networks.features_face:align": "resize",
+    "jwb_dh_v1.networks.deep3d:align": "resize",
     "jwb_dh_v1.metrics.pixel:ssim_index": "pixel metrics",
     "jwb_dh_v1.metrics.pixel:psnr_db": "pixel metrics",
     "jwb_dh_v1.metrics.pixel:pixel_cosine": "pixel metrics",
-    "jwb_dh_v1.nets.raft:flows": "RAFT",
-    "jwb_dh_v1.nets.amt:middle": "AMT-S",
+    "jwb_dh_v1.networks.raft:flows": "RAFT",
+    "jwb_dh_v1.networks.amt:middle": "AMT-S",
     "jwb_dh_v1.metrics.motion:_dis": "DIS flow",
     "jwb_dh_v1.metrics.smoothness:dis_middle": "DIS flow",
     "jwb_dh_v1.metrics.motion:top_motion": "statistics",
     "jwb_dh_v1.metrics.distribution:frechet_distance": "statistics",
-    "jwb_dh_v1.state:frechet_distance": "statistics",
-    "jwb_dh_v1.state:Moments.of": "statistics",
-    "jwb_dh_v1.state:Moments.__add__": "statistics",
-    "jwb_dh_v1.totals:Totals.result": "statistics",
-    "jwb_dh_v1.benchmark:resolve_all": "weights hashed",
-    "jwb_dh_v1.storage:LocalFolder.write": "results to disk",
-    "jwb_dh_v1.benchmark:parquet_bytes": "results to disk",
-    "jwb_dh_v1.shard:ShardResult.to_bytes": "results to disk",
-    "jwb_dh_v1.benchmark:finished": "results to disk",
+    "jwb_dh_v1.metrics.state:frechet_distance": "statistics",
+    "jwb_dh_v1.metrics.state:Moments.of": "statistics",
+    "jwb_dh_v1.metrics.state:Moments.__add__": "statistics",
+    "jwb_dh_v1.scoring.aggregator:Totals.result": "statistics",
+    "jwb_dh_v1.scoring.run:resolve_all": "weights hashed",
+    "jwb_dh_v1.files:LocalFolder.write": "results to disk",
+    "jwb_dh_v1.scoring.run:parquet_bytes": "results to disk",
+    "jwb_dh_v1.scoring.shard:ShardResult.to_bytes": "results to disk",
+    "jwb_dh_v1.scoring.run:finished": "results to disk",
 }
 TABLES = {"jwb_dh_v1.metrics.distribution:RESIZE": "resize"}  # functions by name, taken before they can be wrapped
 NETWORKS = {  # attribute of Models -> stage; RAFT and AMT-S are timed above
@@ -178,7 +178,8 @@ class Stages:
     @contextmanager
     def _counted_decodes(self) -> Iterator[None]:
         """Count clips read from the first frame on: here, and by the answers of the process that decodes ahead."""
-        from jwb_dh_v1 import clip, decoding
+        from jwb_dh_v1.media import clip
+        from jwb_dh_v1.media import worker as decoding
 
         here, there = clip._decode, decoding.Decoder._take
 

@@ -8,25 +8,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from jwb_dh_v1.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from jwb_dh_v1.benchmark import score as score
-    from jwb_dh_v1.clip import Clip as Clip
-    from jwb_dh_v1.data.generate import generate as generate
-    from jwb_dh_v1.data.load import load_dataset as load_dataset
+    from jwb_dh_v1.dataset.generate import generate as generate
+    from jwb_dh_v1.dataset.load import load_dataset as load_dataset
+    from jwb_dh_v1.media.clip import Clip as Clip
     from jwb_dh_v1.metrics import PROTOCOLS as PROTOCOLS
-    from jwb_dh_v1.results import Result as Result
-    from jwb_dh_v1.sample import Sample as Sample
+    from jwb_dh_v1.metrics.sample import Sample as Sample
+    from jwb_dh_v1.scoring.result import Result as Result
+    from jwb_dh_v1.scoring.run import score as score
 
 _HOME = {
-    "Clip": "jwb_dh_v1.clip",
+    "Clip": "jwb_dh_v1.media.clip",
     "PROTOCOLS": "jwb_dh_v1.metrics",
-    "Result": "jwb_dh_v1.results",
-    "Sample": "jwb_dh_v1.sample",
-    "generate": "jwb_dh_v1.data.generate",
-    "load_dataset": "jwb_dh_v1.data.load",
-    "score": "jwb_dh_v1.benchmark",
+    "Result": "jwb_dh_v1.scoring.result",
+    "Sample": "jwb_dh_v1.metrics.sample",
+    "generate": "jwb_dh_v1.dataset.generate",
+    "load_dataset": "jwb_dh_v1.dataset.load",
+    "score": "jwb_dh_v1.scoring.run",
 }
 __all__ = ["PROTOCOLS", "Clip", "Result", "Sample", "__version__", "generate", "load_dataset", "score"]
 

@@ -32,7 +32,7 @@ def _quiet(_: str) -> None:
 @pytest.fixture(scope="session")
 def teaser_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder `.../jwb-dh-v1`: that of JWB_TEASER if it is complete, else one made for this session."""
-    from jwb_dh_v1.data.teaser import make_teaser, teaser_is_complete
+    from jwb_dh_v1.dataset.build.teaser import make_teaser, teaser_is_complete
 
     given = os.environ.get("JWB_TEASER")
     if given and teaser_is_complete(Path(given)):
@@ -45,7 +45,7 @@ def teaser_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def systems_dir(teaser_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the six systems: `systems` beside the teaser if it is complete, else one made for this session."""
-    from jwb_dh_v1.data.systems import make_systems, systems_are_complete
+    from jwb_dh_v1.dataset.build.systems import make_systems, systems_are_complete
 
     beside = teaser_dir.parent / "systems"
     if systems_are_complete(teaser_dir, beside):
@@ -58,7 +58,7 @@ def systems_dir(teaser_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def whisper():  # type: ignore[no-untyped-def]
     """Whisper tiny.en, loaded once."""
-    from jwb_dh_v1.nets.whisper import load_tiny_en
-    from jwb_dh_v1.weights import resolve_all
+    from jwb_dh_v1.networks.weights import resolve_all
+    from jwb_dh_v1.networks.whisper import load_tiny_en
 
     return load_tiny_en(resolve_all(WHISPER))

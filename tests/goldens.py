@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1.models import Models
+from jwb_dh_v1.networks.pool import Models
 
 HERE = Path(__file__).parent / "golden"
 NAMES = ("still", "pan", "zoom_noise", "flicker", "person_like", "pan_fast", "odd_size")

@@ -275,7 +275,7 @@ def shards(teaser: Path, folder: Path, count: int, rows: slice = slice(None)) ->
     """The teaser's rows again, in `count` shards of equal length with one row per row group, and its card."""
     from pyarrow import parquet
 
-    from jwb_dh_v1.data.schema import features
+    from jwb_dh_v1.dataset.schema import features
 
     assert features().arrow_schema  # the extension types are known now
     table = parquet.read_table(next((teaser / "evaluation").glob("*.parquet")))

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from jwb_dh_v1.audio import Audio
 from jwb_dh_v1.judge.rubric import JWB_R1, prompt
 from jwb_dh_v1.judge.speech import prepare
+from jwb_dh_v1.media.audio import Audio
 
 GOOD = {
     "reasoning_1": "Clear until 2.1 s.",

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jwb_dh_v1.results import Result, Row, Score, rows_table
-from jwb_dh_v1.results.diagnose import Diagnosis
-from jwb_dh_v1.results.measures import SETS
+from jwb_dh_v1.analysis.diagnosis.clip_statistics import SETS
+from jwb_dh_v1.analysis.diagnosis.diagnose import Diagnosis
+from jwb_dh_v1.scoring.result import Result, Row, Score, rows_table
 
 GOLDEN = Path(__file__).parent / "golden" / "systems"
 SYSTEMS = ("copy", "recompressed", "blurred", "frozen", "swapped", "garbled")

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1 import Result
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.results import Row, parquet_bytes, rows_table
-from jwb_dh_v1.results.leaderboard import Leaderboard
-from jwb_dh_v1.shard import ShardResult
-from jwb_dh_v1.state import Frechet, Mean, Rate
-from jwb_dh_v1.totals import Totals
+from jwb_dh_v1.analysis.leaderboard import Leaderboard
+from jwb_dh_v1.metrics.state import Frechet, Mean, Rate
+from jwb_dh_v1.scoring.aggregator import Totals
+from jwb_dh_v1.scoring.plan import make_plan
+from jwb_dh_v1.scoring.result import Row, parquet_bytes, rows_table
+from jwb_dh_v1.scoring.shard import ShardResult
 
 Cell = tuple[str, str]
 DATA = "hub ORG/jwb-dh-v1@v1.0.0:" + "ab" * 32

@@ -7,8 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from jwb_dh_v1.audio import Audio
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1.media.audio import Audio
+from jwb_dh_v1.media.video import write_mp4
 
 
 def moving(frames=30, width=320, height=240, seed=0, speed=3):

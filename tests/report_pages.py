@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 
 from jwb_dh_v1 import Clip, Result, score
-from jwb_dh_v1.annotate import Annotations
-from jwb_dh_v1.audio import Audio
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1.media.annotations import Annotations
+from jwb_dh_v1.media.audio import Audio
+from jwb_dh_v1.media.video import write_mp4
+from jwb_dh_v1.metrics.sample import Sample
 
 FRAMES, HEIGHT, WIDTH = 24, 96, 128
 BAD_FRAME = 9

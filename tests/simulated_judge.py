@@ -9,12 +9,12 @@ from collections import Counter
 
 import numpy as np
 
-from jwb_dh_v1.audio import Audio
 from jwb_dh_v1.judge.log import Log, records
 from jwb_dh_v1.judge.question import Item
 from jwb_dh_v1.judge.request import Answer, CallFailed, Usage
 from jwb_dh_v1.judge.run import judge
 from jwb_dh_v1.judge.speech import Speech
+from jwb_dh_v1.media.audio import Audio
 
 SYSTEM, BASELINE = "system", "baseline"
 TOKENS = Usage(10, 20, 30, 40)

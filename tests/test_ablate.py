@@ -12,14 +12,14 @@ import pytest
 from rich.console import Console
 
 from jwb_dh_v1 import Result
+from jwb_dh_v1.analysis.ablate import _unexplained, ablate, ablate_published, rank_changes
+from jwb_dh_v1.analysis.cells import runs_of
 from jwb_dh_v1.errors import PlanMismatch, SetupError
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.results import Row, rows_table
-from jwb_dh_v1.results.ablate import _unexplained, ablate, ablate_published, rank_changes
-from jwb_dh_v1.results.cells import runs_of
-from jwb_dh_v1.results.compare_table import print_ablation
-from jwb_dh_v1.state import Mean
-from jwb_dh_v1.totals import Totals
+from jwb_dh_v1.metrics.state import Mean
+from jwb_dh_v1.report.compare_table import print_ablation
+from jwb_dh_v1.scoring.aggregator import Totals
+from jwb_dh_v1.scoring.plan import make_plan
+from jwb_dh_v1.scoring.result import Row, rows_table
 
 PEOPLE = [f"p{i // 2}" for i in range(48)]
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jwb_dh_v1.annotate import DETECTOR_WEIGHTS, Annotations, coco, detector, tracks
-from jwb_dh_v1.annotate.litert import Square, Ssd, iou, ssd_anchors, suppress
-from jwb_dh_v1.annotate.mediapipe import hand_region, palm_region, sharpen, tiles
-from jwb_dh_v1.annotate.person import Hand, Look, assemble, hand_sides
 from jwb_dh_v1.errors import MissingPackage, SetupError
+from jwb_dh_v1.media import coco, tracks
+from jwb_dh_v1.media.annotations import Annotations
+from jwb_dh_v1.networks.detectors import DETECTOR_WEIGHTS, detector
+from jwb_dh_v1.networks.detectors.litert import Square, Ssd, iou, ssd_anchors, suppress
+from jwb_dh_v1.networks.detectors.mediapipe import hand_region, palm_region, sharpen, tiles
+from jwb_dh_v1.networks.detectors.person import Hand, Look, assemble, hand_sides
 
 NAN = np.nan
 

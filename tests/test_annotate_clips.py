@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS, Annotations, coco, detector
-from jwb_dh_v1.annotate.litert import iou
-from jwb_dh_v1.weights import resolve
+from jwb_dh_v1.media import coco
+from jwb_dh_v1.media.annotations import Annotations
+from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS, detector
+from jwb_dh_v1.networks.detectors.litert import iou
+from jwb_dh_v1.networks.weights import resolve
 
 PERSONS = ("obama-speech", "pexels-woman", "pyfeat-man", "carphone")
 _decoded: dict[str, tuple[np.ndarray, float]] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jwb_dh_v1.annotate import detector, dwpose
+from jwb_dh_v1.networks.detectors import detector, dwpose
 
 
 def _yolox_rows(boxes: list[tuple[float, float, float, float, float, int]]) -> np.ndarray:

@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 from media import moving, tone, write_mp4
 
-from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS, PARTS
-from jwb_dh_v1.annotate.folder import COVERAGE, LOG, NOT_ASKED, Coverage, annotate, print_coverage
-from jwb_dh_v1.audio import Audio, decode_audio
-from jwb_dh_v1.data.load import load_dataset
-from jwb_dh_v1.data.schema import annotations_of
-from jwb_dh_v1.data.teaser import WHISPER
+from jwb_dh_v1.dataset.build.annotate import COVERAGE, LOG, NOT_ASKED, Coverage, annotate, print_coverage
+from jwb_dh_v1.dataset.build.teaser import WHISPER
+from jwb_dh_v1.dataset.load import load_dataset
+from jwb_dh_v1.dataset.schema import annotations_of
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, SetupError
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.video import replace_audio
-from jwb_dh_v1.weights import resolve_all
+from jwb_dh_v1.media.annotations import PARTS
+from jwb_dh_v1.media.audio import Audio, decode_audio
+from jwb_dh_v1.media.video import replace_audio
+from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve_all
 
 pytestmark = pytest.mark.teaser
 CHOSEN = ("obama-1", "carphone-2")
@@ -189,7 +190,7 @@ def test_other_bytes_under_a_name_are_annotated_again(clips: Path, models: Model
 
 RUN = """
 import sys
-from jwb_dh_v1.annotate.folder import annotate
+from jwb_dh_v1.dataset.build.annotate import annotate
 if __name__ == "__main__":
     annotate(sys.argv[1], sys.argv[2], speech=False, workers=int(sys.argv[3]))
 """
@@ -221,7 +222,7 @@ def test_killed_and_resumed_in_two_processes_is_the_same(clips: Path, models: Mo
 
 def test_long_clips_are_read_in_chunks(rows: dict[str, Any], models: Models, clips: Path, tmp_path: Path, monkeypatch):
     """A clip beyond the frame budget gives the same file, and its frames are never held as a whole."""
-    import jwb_dh_v1.clip as module
+    import jwb_dh_v1.media.clip as module
 
     folder = tmp_path / "in"
     folder.mkdir()
@@ -251,7 +252,7 @@ def test_late_sound_gives_late_words(rows: dict[str, Any], models: Models, tmp_p
 
 @pytest.mark.parametrize("sound", ["noise", "chord"])
 def test_what_is_no_speech_gives_no_words(sound: str, models: Models):
-    from jwb_dh_v1.annotate.folder import _sure
+    from jwb_dh_v1.dataset.build.annotate import _sure
 
     t = np.arange(64000) / 16000
     samples = {
@@ -265,8 +266,8 @@ def test_what_is_no_speech_gives_no_words(sound: str, models: Models):
 
 def test_words_in_a_loop_are_not_trusted():
     """A tone of 4 s gave one word a hundred times, each nearly certain; people do repeat themselves."""
-    from jwb_dh_v1.annotate.folder import _sure
-    from jwb_dh_v1.nets.whisper import Word
+    from jwb_dh_v1.dataset.build.annotate import _sure
+    from jwb_dh_v1.networks.whisper import Word
 
     def spoken(text: str, score: float) -> list[Word]:
         return [Word(word, k / 10, (k + 1) / 10, score) for k, word in enumerate(text.split())]
@@ -278,8 +279,8 @@ def test_words_in_a_loop_are_not_trusted():
 
 
 def test_the_packer_reads_the_files(done: tuple[Path, Coverage], clips: Path):
-    from jwb_dh_v1.clip import Clip
-    from jwb_dh_v1.data.readers import read_annotations
+    from jwb_dh_v1.dataset.build.readers import read_annotations
+    from jwb_dh_v1.media.clip import Clip
 
     for path in sorted(done[0].rglob("*.json")):
         if path.name != COVERAGE:

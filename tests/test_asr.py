@@ -14,17 +14,16 @@ import numpy as np
 import pytest
 from goldens import _module, golden, seeded
 
-from jwb_dh_v1 import features
-from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.errors import NotApplicable, SetupError
+from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.speech import word_errors
-from jwb_dh_v1.models import HOMES, Models
-from jwb_dh_v1.nets import whisper as tiny_en
-from jwb_dh_v1.nets import whisper_large
-from jwb_dh_v1.nets.whisper_large import LargeWhisper, load_checkpoint, load_large
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.weights import FILES, resolve
+from jwb_dh_v1.networks import features, whisper_large
+from jwb_dh_v1.networks import whisper as tiny_en
+from jwb_dh_v1.networks.pool import HOMES, Models
+from jwb_dh_v1.networks.weights import FILES, resolve
+from jwb_dh_v1.networks.whisper_large import LargeWhisper, load_checkpoint, load_large
+from jwb_dh_v1.scoring.plan import make_plan
 
 toy = _module("whisper_toy")
 GOLDEN = golden("whisper")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jwb_dh_v1.audio import Audio, decode_audio
 from jwb_dh_v1.errors import BadAudio, Unreadable
-from jwb_dh_v1.video import exact_fps, read_frames, replace_audio, write_mp4
+from jwb_dh_v1.media.audio import Audio, decode_audio
+from jwb_dh_v1.media.video import exact_fps, read_frames, replace_audio, write_mp4
 
 RATE = 24000
 

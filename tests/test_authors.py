@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jwb_dh_v1.data.authors import items, read_table
+from jwb_dh_v1.dataset.build.authors import items, read_table
 from jwb_dh_v1.errors import DataNotFound, SetupError
 
 HEADER = "模型号,视频类型,原视频地址,Groundtruth视频地址,备注,分辨率,unmatched"

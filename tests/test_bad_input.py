@@ -7,9 +7,9 @@ import pytest
 from media import faststart, float_audio, moving, rotated, tone, variable_rate, without_frames, write_mp4
 
 from jwb_dh_v1 import Clip, Sample, errors, score
-from jwb_dh_v1.annotate import Annotations
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.weights import resolve
+from jwb_dh_v1.media.annotations import Annotations
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve
 
 REGIONS = ("body", "face", "hands")
 
@@ -92,8 +92,8 @@ def weird(folder, reference):
 
 @pytest.fixture(scope="module")
 def models():
-    from jwb_dh_v1.plan import make_plan
-    from jwb_dh_v1.weights import resolve_all
+    from jwb_dh_v1.networks.weights import resolve_all
+    from jwb_dh_v1.scoring.plan import make_plan
 
     return Models(resolve_all(make_plan("lite").weights), "cpu")
 

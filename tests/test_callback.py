@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from jwb_dh_v1 import Clip, load_dataset, score
-from jwb_dh_v1.callback import CHEAP, FixedSet, fixed_set, score_generated
-from jwb_dh_v1.data.generate import generate
-from jwb_dh_v1.data.prompts import Prompt
+from jwb_dh_v1.dataset.generate import generate
+from jwb_dh_v1.dataset.prompts import Prompt
 from jwb_dh_v1.errors import DataNotFound, SetupError
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1.integrations.callback import CHEAP, FixedSet, fixed_set, score_generated
+from jwb_dh_v1.media.video import write_mp4
+from jwb_dh_v1.metrics.sample import Sample
 
 FRAMES = 20
 
@@ -145,7 +145,7 @@ def trainer_of(model: torch.nn.Module, folder: Path, **changes: Any) -> Any:
 
 @pytest.mark.teaser
 def test_a_real_trainer_logs_scores_that_improve(teaser_dir: Path, tmp_path: Path) -> None:
-    from jwb_dh_v1.callback import BenchmarkCallback
+    from jwb_dh_v1.integrations.callback import BenchmarkCallback
 
     stream = load_dataset(teaser_dir, split="evaluation", streaming=True)
     rows = [row for row in stream if row["sample_id"].startswith("carphone")]
@@ -169,7 +169,7 @@ def test_a_real_trainer_logs_scores_that_improve(teaser_dir: Path, tmp_path: Pat
 
 
 def test_every_n_steps_without_a_logger(real: dict[str, Path], chosen: FixedSet, tmp_path: Path) -> None:
-    from jwb_dh_v1.callback import BenchmarkCallback
+    from jwb_dh_v1.integrations.callback import BenchmarkCallback
 
     trainer = trainer_of(Toy(), tmp_path, eval_strategy="no", max_steps=5)
     callback = BenchmarkCallback(noisy(real, lambda: 9.0), chosen, every=2, metrics=["psnr"])
@@ -180,7 +180,7 @@ def test_every_n_steps_without_a_logger(real: dict[str, Path], chosen: FixedSet,
 
 
 def test_nothing_stops_the_training(real: dict[str, Path], chosen: FixedSet, tmp_path: Path) -> None:
-    from jwb_dh_v1.callback import BenchmarkCallback
+    from jwb_dh_v1.integrations.callback import BenchmarkCallback
 
     def broken(scores: dict[str, float], step: int | None) -> None:
         raise OSError("disk full")
@@ -206,7 +206,7 @@ def test_trackio(real: dict[str, Path], chosen: FixedSet, tmp_path: Path, monkey
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # read when trackio is imported
     import trackio
 
-    from jwb_dh_v1.callback import trackio_log
+    from jwb_dh_v1.integrations.callback import trackio_log
 
     trackio.init(project="jwb-test")
     given = score_generated(noisy(real, lambda: 9.0), chosen, metrics=["psnr"], step=7, log=trackio_log)
@@ -219,8 +219,8 @@ def test_trackio(real: dict[str, Path], chosen: FixedSet, tmp_path: Path, monkey
 
 @pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed")
 def test_without_trackio_one_is_told(real: dict[str, Path], chosen: FixedSet) -> None:
-    from jwb_dh_v1.callback import trackio_log
     from jwb_dh_v1.errors import MissingPackage
+    from jwb_dh_v1.integrations.callback import trackio_log
 
     with pytest.raises(MissingPackage, match="pip install trackio"):
         trackio_log({"jwb/psnr_body": 1.0}, 1)

@@ -19,11 +19,11 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from jwb_dh_v1.data import push as push_module
-from jwb_dh_v1.data.card import fill_card, open_decisions, size_category, write_card
-from jwb_dh_v1.data.check import check
-from jwb_dh_v1.data.push import plan_push, push
-from jwb_dh_v1.data.schema import features
+from jwb_dh_v1.dataset.build import push as push_module
+from jwb_dh_v1.dataset.build.card import fill_card, open_decisions, size_category, write_card
+from jwb_dh_v1.dataset.build.push import plan_push, push
+from jwb_dh_v1.dataset.check import check
+from jwb_dh_v1.dataset.schema import features
 from jwb_dh_v1.errors import DataNotFound, SetupError
 
 CARD = Path(__file__).parent.parent / "dataset_card.md"
@@ -246,7 +246,7 @@ def test_a_dry_run_shows_the_plan_and_needs_no_network(ready: Path):
     assert plan_push(ready, "ORG/jwb-dh-v1") == plan
     code = (
         "import socket, sys; socket.socket.connect = lambda *_: sys.exit('connected');"
-        "from jwb_dh_v1.data.push import push;"
+        "from jwb_dh_v1.dataset.build.push import push;"
         f"push({str(ready)!r}, 'ORG/jwb-dh-v1', revision='next', say=print)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -331,7 +331,7 @@ def recorder() -> Iterator[ThreadingHTTPServer]:
 def pushed(place: Path, server: ThreadingHTTPServer, token: str, tmp_path: Path) -> Any:
     """Its own process: huggingface_hub reads its endpoint once, when it is imported."""
     code = (
-        "from jwb_dh_v1.data.push import push;"
+        "from jwb_dh_v1.dataset.build.push import push;"
         f"push({str(place)!r}, 'ORG/jwb-dh-v1', revision='next', dry_run=False, say=print)"
     )
     environment = {

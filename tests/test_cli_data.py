@@ -5,9 +5,9 @@ import json
 import pytest
 from media import moving
 
-from jwb_dh_v1.cli import main
-from jwb_dh_v1.data.load import load_dataset
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.dataset.load import load_dataset
+from jwb_dh_v1.media.video import write_mp4
 
 
 @pytest.fixture(scope="module")

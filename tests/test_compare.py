@@ -20,12 +20,12 @@ from rich.console import Console
 from scipy import stats
 
 from jwb_dh_v1 import Result, score
-from jwb_dh_v1.annotate import DETECTOR_WEIGHTS
+from jwb_dh_v1.analysis.comparable import comparable, differing, labels, require_comparable
+from jwb_dh_v1.analysis.compare import compare
 from jwb_dh_v1.errors import PlanMismatch, SetupError
-from jwb_dh_v1.results.comparable import comparable, differing, labels, require_comparable
-from jwb_dh_v1.results.compare import compare
-from jwb_dh_v1.results.compare_table import print_compared
-from jwb_dh_v1.weights import FILES
+from jwb_dh_v1.networks.detectors import DETECTOR_WEIGHTS
+from jwb_dh_v1.networks.weights import FILES
+from jwb_dh_v1.report.compare_table import print_compared
 
 BODY, FACE, HANDS = ("ssim", "body"), ("ssim", "face"), ("ssim", "hands")
 
@@ -212,7 +212,7 @@ def test_table_fits_a_terminal_and_says_what_it_shows() -> None:
 
 
 def test_two_real_runs(teaser_dir: Path, systems_dir: Path, tmp_path: Path) -> None:
-    from jwb_dh_v1.data.pairs import pair
+    from jwb_dh_v1.dataset.pairs import pair
 
     runs = []
     for name in ("copy", "blurred"):

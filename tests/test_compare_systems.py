@@ -15,10 +15,10 @@ from made_runs import made
 from test_compare import shown
 
 from jwb_dh_v1 import Result
-from jwb_dh_v1.cli import main
+from jwb_dh_v1.analysis.changes import KINDS, Changes
+from jwb_dh_v1.analysis.compare import Comparison, compare
+from jwb_dh_v1.cli.main import main
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.results.changes import KINDS, Changes
-from jwb_dh_v1.results.compare import Comparison, compare
 
 Cell = tuple[str, str]
 GOLDEN = Path(__file__).parent / "golden" / "systems"

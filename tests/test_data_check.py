@@ -17,9 +17,9 @@ import pytest
 from pyarrow import parquet
 from rich.console import Console
 
-from jwb_dh_v1.data.check import check
-from jwb_dh_v1.data.problems import Report, print_report
-from jwb_dh_v1.data.schema import features
+from jwb_dh_v1.dataset.check import check
+from jwb_dh_v1.dataset.problems import Report, print_report
+from jwb_dh_v1.dataset.schema import features
 from jwb_dh_v1.errors import DataNotFound
 
 Row = dict[str, Any]
@@ -60,7 +60,7 @@ def manifest(folder: Path) -> None:
 
 @pytest.fixture(name="rows", scope="module")
 def rows_fixture(teaser_dir: Path) -> dict[str, Row]:
-    from jwb_dh_v1.data.load import load_dataset
+    from jwb_dh_v1.dataset.load import load_dataset
 
     every = load_dataset(teaser_dir, split="evaluation", streaming=True)
     wanted = {name for names in LAYOUT.values() for name in names}

@@ -22,11 +22,11 @@ from test_data_check import (  # noqa: F401 - fixtures
     write,
 )
 
-from jwb_dh_v1.annotate.coco import rle_decode, rle_encode
-from jwb_dh_v1.audio import Audio, decode_audio
-from jwb_dh_v1.data.rules import RULES, BadRow, media_problems, rle_area, row_problems, valid_rows
-from jwb_dh_v1.data.schema import SCHEMA_VERSION
+from jwb_dh_v1.dataset.rules import RULES, BadRow, media_problems, rle_area, row_problems, valid_rows
+from jwb_dh_v1.dataset.schema import SCHEMA_VERSION
 from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.media.audio import Audio, decode_audio
+from jwb_dh_v1.media.coco import rle_decode, rle_encode
 
 
 def cut_in_the_middle(row: Row) -> None:

@@ -16,12 +16,13 @@ import pytest
 from media import moving, tone, write_mp4
 from test_bad_input import cases
 
-from jwb_dh_v1 import Clip, Sample, decoding, errors, score
-from jwb_dh_v1 import clip as clip_module
-from jwb_dh_v1.decoding import Decoder
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.shard import score_shard
+from jwb_dh_v1 import Clip, Sample, errors, score
+from jwb_dh_v1.media import clip as clip_module
+from jwb_dh_v1.media import worker as decoding
+from jwb_dh_v1.media.worker import Decoder
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.scoring.plan import make_plan
+from jwb_dh_v1.scoring.shard import score_shard
 
 pytestmark = pytest.mark.skipif(not Decoder.here(), reason="no descriptors can be sent here")
 PIXELS = ("ssim", "psnr")  # of paper/1, without weights
@@ -148,8 +149,8 @@ def test_frames_are_memory_as_any_other(folder):
 
 @pytest.mark.teaser
 def test_the_teaser_scores_the_same(teaser_dir, systems_dir, tmp_path):
-    from jwb_dh_v1.data.pairs import pair
-    from jwb_dh_v1.weights import resolve_all
+    from jwb_dh_v1.dataset.pairs import pair
+    from jwb_dh_v1.networks.weights import resolve_all
 
     metrics = ["ssim", "dynamic_degree"]
     plan = make_plan("lite", metrics, ["body"])
@@ -342,7 +343,7 @@ def test_a_killed_run_leaves_no_process(folder, hanging):
     script = f"""
 import time
 from jwb_dh_v1 import Clip
-from jwb_dh_v1.decoding import Decoder
+from jwb_dh_v1.media.worker import Decoder
 decoder = Decoder()
 clip, fifo = Clip({str(folder / "1.mp4")!r}), Clip({str(folder / "fifo.mp4")!r})
 clip.isolate(decoder)

@@ -12,12 +12,12 @@ import pytest
 from made_diagnoses import GOLDEN, SYSTEMS, told
 from rich.console import Console
 
-from jwb_dh_v1.results import Result
-from jwb_dh_v1.results.diagnose import diagnose
-from jwb_dh_v1.results.diagnose_ranks import diagnose_published
-from jwb_dh_v1.results.diagnose_table import print_diagnosis, print_published
-from jwb_dh_v1.results.measures import SETS, Run, usual
-from jwb_dh_v1.results.signatures import PUBLISHED, RULES, TEASER
+from jwb_dh_v1.analysis.diagnosis.clip_statistics import SETS, Run, usual
+from jwb_dh_v1.analysis.diagnosis.diagnose import diagnose
+from jwb_dh_v1.analysis.diagnosis.diagnose_ranks import diagnose_published
+from jwb_dh_v1.analysis.diagnosis.failure_rules import PUBLISHED, RULES, TEASER
+from jwb_dh_v1.report.diagnose_table import print_diagnosis, print_published
+from jwb_dh_v1.scoring.result import Result
 
 # What was done to each system (data/systems.py): the failures that do not follow from another one, then the notes.
 DONE = {
@@ -106,7 +106,7 @@ def test_systems_scored_again_are_those_stored(
     golden: dict[str, Result], teaser_dir: Path, systems_dir: Path, system: str
 ) -> None:
     from jwb_dh_v1 import score
-    from jwb_dh_v1.data.pairs import pair
+    from jwb_dh_v1.dataset.pairs import pair
 
     pairs = pair(systems_dir / system, str(teaser_dir), None, None)
     again = score(pairs, protocol="lite", device="cpu", name=system)
@@ -134,10 +134,10 @@ OTHERS = {
 @pytest.mark.parametrize("system", OTHERS)
 def test_other_failures_are_told_as_well(teaser_dir: Path, tmp_path: Path, system: str) -> None:
     from jwb_dh_v1 import score
-    from jwb_dh_v1.data.folder import PARQUET
-    from jwb_dh_v1.data.pairs import pair
-    from jwb_dh_v1.data.systems import FACES, _read, _refit
-    from jwb_dh_v1.video import write_mp4
+    from jwb_dh_v1.dataset.build.systems import FACES, _read, _refit
+    from jwb_dh_v1.dataset.folder import PARQUET
+    from jwb_dh_v1.dataset.pairs import pair
+    from jwb_dh_v1.media.video import write_mp4
 
     references = _read(teaser_dir / PARQUET)
     by_id = {reference.sample_id: reference for reference in references}

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from made_diagnoses import CLIPS, GOLDEN, HEALTHY, MOVING, SAID, STANDING, STOPPING, SYSTEMS, made, told
 
+from jwb_dh_v1.analysis.diagnosis.change_points import change_point, first_still, moment
+from jwb_dh_v1.analysis.diagnosis.clip_statistics import STILL, metric_of
+from jwb_dh_v1.analysis.diagnosis.diagnose import diagnose
+from jwb_dh_v1.analysis.diagnosis.failure_rules import RULES
 from jwb_dh_v1.errors import PlanMismatch
-from jwb_dh_v1.judge.intervals import Estimate
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.results import Result, Row, rows_table
-from jwb_dh_v1.results.diagnose import diagnose
-from jwb_dh_v1.results.measures import STILL, metric_of
-from jwb_dh_v1.results.moments import change_point, first_still, moment
-from jwb_dh_v1.results.signatures import RULES
+from jwb_dh_v1.scoring.result import Result, Row, rows_table
+from jwb_dh_v1.stats.intervals import Estimate
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,8 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from made_runs import DATA, DIFFERENT, HOSTILE, changed, other_weights, result_of
 
-from jwb_dh_v1 import Result, __version__
-from jwb_dh_v1.errors import PlanMismatch, SetupError
-from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.results.export import (
+from jwb_dh_v1 import Result
+from jwb_dh_v1.analysis.export import (
     COLUMNS,
     FORMATS,
     eval_yaml,
@@ -31,6 +29,9 @@ from jwb_dh_v1.results.export import (
     to_markdown,
     to_model_index,
 )
+from jwb_dh_v1.errors import PlanMismatch, SetupError
+from jwb_dh_v1.metrics import PROTOCOLS
+from jwb_dh_v1.version import __version__
 
 ID, REVISION = "ORG/jwb-dh-v1", "v1.0.0"
 NAMES = (

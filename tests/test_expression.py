@@ -18,8 +18,8 @@ from torchvision.models import resnet50
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, SetupError
 from jwb_dh_v1.metrics import expression
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.nets import deep3d
+from jwb_dh_v1.networks import deep3d
+from jwb_dh_v1.networks.pool import Models
 
 BICUBIC = Image.Resampling.BICUBIC
 HEADS = DEEP3D_HEADS  # identity, expression, texture, angle, gamma, shift, depth

@@ -15,10 +15,11 @@ import pytest
 from media import moving, write_mp4
 
 from jwb_dh_v1 import Clip, Result, Sample, score
-from jwb_dh_v1.data.pairs import pair
+from jwb_dh_v1.dataset.pairs import pair
 from jwb_dh_v1.errors import NotWritable, PlanMismatch, SetupError
-from jwb_dh_v1.results import Row, seal, unseal, write_atomically
-from jwb_dh_v1.watch import Watch
+from jwb_dh_v1.files import seal, unseal, write_atomically
+from jwb_dh_v1.scoring.change_guard import Watch
+from jwb_dh_v1.scoring.result import Row
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 COUNT = 6

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from media import moving
 
-from jwb_dh_v1 import Clip, Sample, features
+from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, TooShort
 from jwb_dh_v1.metrics import consistency, frechet, identity, motion, speech
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.weights import load_torch, resolve_all
+from jwb_dh_v1.networks import features
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import load_torch, resolve_all
 
 
 def test_consistency_formula():

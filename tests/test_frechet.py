@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
 
-from jwb_dh_v1 import state
 from jwb_dh_v1.errors import SampleError
-from jwb_dh_v1.state import UNIT, Moments, frechet_distance
+from jwb_dh_v1.metrics import state
+from jwb_dh_v1.metrics.state import UNIT, Moments, frechet_distance
 
 
 def summed(rows):

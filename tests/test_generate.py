@@ -20,15 +20,15 @@ from media import faststart, float_audio, moving, tone, variable_rate, write_mp4
 from test_prompts import Row, bad_rows, made_row, rows_fixture  # noqa: F401 - a fixture
 
 from jwb_dh_v1 import Clip, score
-from jwb_dh_v1.audio import Audio, decode_audio
-from jwb_dh_v1.data.generate import SUMMARY, generate
-from jwb_dh_v1.data.pairs import pair, videos_in
+from jwb_dh_v1.dataset.generate import SUMMARY, generate
+from jwb_dh_v1.dataset.pairs import pair, videos_in
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, MissingPackage, SetupError
+from jwb_dh_v1.media.audio import Audio, decode_audio
 
 TOY = """
 import sys, time
 import numpy as np
-from jwb_dh_v1.data.generate import generate
+from jwb_dh_v1.dataset.generate import generate
 
 def pan(prompt):
     return np.stack([np.roll(prompt.first_frame, 2 * t, axis=1) for t in range(prompt.num_frames)])

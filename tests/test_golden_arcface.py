@@ -11,11 +11,11 @@ import torch
 from goldens import NAMES, clips, golden, seeded_state
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1 import features_face as ff
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.metrics import identity
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.nets import arcface
+from jwb_dh_v1.networks import arcface
+from jwb_dh_v1.networks import features_face as ff
+from jwb_dh_v1.networks.pool import Models
 
 COSINE = 2e-5  # of plain crops: another summation order; seen 3.3e-7, the least wrong step below moves 1.06e-4
 ALIGNED = 1e-3  # of aligned crops: OpenCV 4.11 and 5.0 differ by up to 3e-4; seen 2.3e-5 (5.0), wrong steps 9.7e-3

@@ -17,13 +17,13 @@ from torch.nn import functional
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, TooShort
-from jwb_dh_v1.features import IMAGENET_MEAN as MEAN
-from jwb_dh_v1.features import IMAGENET_STD as STD
 from jwb_dh_v1.metrics import distribution
-from jwb_dh_v1.models import Models, _fold_norms
-from jwb_dh_v1.nets.i3d import TorchScriptI3d, i3d, load_i3d
-from jwb_dh_v1.nets.inception import inception_fid, inception_v3
-from jwb_dh_v1.state import Frechet, Moments, add
+from jwb_dh_v1.metrics.state import Frechet, Moments, add
+from jwb_dh_v1.networks.features import IMAGENET_MEAN as MEAN
+from jwb_dh_v1.networks.features import IMAGENET_STD as STD
+from jwb_dh_v1.networks.i3d import TorchScriptI3d, i3d, load_i3d
+from jwb_dh_v1.networks.inception import inception_fid, inception_v3
+from jwb_dh_v1.networks.pool import Models, _fold_norms
 
 FID, FVD, PAIRED = map(golden, ("fid", "fvd", "jwb_paired"))
 VARIANTS = {
@@ -173,7 +173,7 @@ def test_a_wrong_step_moves_fid(wrong, samples, models):
 def test_a_wrong_pool_moves_fid(wrong, states, samples):
     from torchvision.models import inception
 
-    from jwb_dh_v1.nets import inception as ours
+    from jwb_dh_v1.networks import inception as ours
 
     net = inception_fid(states["inception_fid_2015"])
     if wrong == "last pool averages":

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from jwb_dh_v1.errors import NotFinite, SetupError, TooShort, TooSmall
 from jwb_dh_v1.metrics import smoothness
-from jwb_dh_v1.nets import amt
+from jwb_dh_v1.networks import amt
 
 VALUE = 2e-5  # of the reference's README; seen: 1.2e-7, a wrong step moves 9e-5 or more
 PAIR = 5e-3  # grey levels, the same; seen 8e-5, a wrong step moves 0.023 or more

@@ -13,7 +13,7 @@ from torchvision.models.optical_flow import raft_large
 
 from jwb_dh_v1.errors import NotFinite, SetupError, TooShort, TooSmall
 from jwb_dh_v1.metrics import motion
-from jwb_dh_v1.nets import raft
+from jwb_dh_v1.networks import raft
 
 TABLE = golden("dynamic_degree")
 # Pixels: another summation order in 20 updates; seen 4e-6 over all 65 pairs, a wrong step moves 0.05 or more.

@@ -10,11 +10,11 @@ import torch
 from goldens import NAMES, frames_of, golden, made, sample_of, seeded_state
 from torch.nn import functional
 
-from jwb_dh_v1 import features_vbench as fv
 from jwb_dh_v1.errors import SetupError, TooSmall
 from jwb_dh_v1.metrics import vbench
-from jwb_dh_v1.nets import musiq as musiq_net
-from jwb_dh_v1.nets.onednn import by_onednn
+from jwb_dh_v1.networks import features_vbench as fv
+from jwb_dh_v1.networks import musiq as musiq_net
+from jwb_dh_v1.networks.onednn import by_onednn
 
 # Frame scores, 0..100 (the value: a hundredth of it): another summation order. Seen 1.7e-5; the reference allows 5e-3,
 # but the smallest wrong step below, the GELU by tanh, moves 7e-4.

@@ -12,12 +12,12 @@ from goldens import NAMES, frames_of, golden, made, sample_of, seeded, seeded_st
 from torch import nn
 from torch.nn import functional
 
-from jwb_dh_v1 import features_vbench as fv
 from jwb_dh_v1.errors import SetupError, TooShort
 from jwb_dh_v1.metrics import vbench
-from jwb_dh_v1.nets import clip_image
-from jwb_dh_v1.nets import dino as dino_net
-from jwb_dh_v1.nets.onednn import by_onednn
+from jwb_dh_v1.networks import clip_image
+from jwb_dh_v1.networks import dino as dino_net
+from jwb_dh_v1.networks import features_vbench as fv
+from jwb_dh_v1.networks.onednn import by_onednn
 
 COSINE = 1e-4  # cosines and values of SC, BC: another summation order; seen 5e-7, a wrong step moves 1e-3 or more
 FEATURE = 2e-3  # components and norms of features of norm 28: the same; seen 1.1e-5

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from media import moving, write_mp4
 
-from jwb_dh_v1 import Clip, Sample, clip, load_dataset, probe, score
-from jwb_dh_v1.annotate import Annotations
-from jwb_dh_v1.data.schema import annotations_of
+from jwb_dh_v1 import Clip, Sample, load_dataset, score
+from jwb_dh_v1.dataset.schema import annotations_of
 from jwb_dh_v1.errors import JwbError, SampleError, SetupError
-from jwb_dh_v1.hf_inputs import MEMORY, InputError, Memory, clip_of, media
+from jwb_dh_v1.integrations.hf_inputs import MEMORY, InputError, Memory, clip_of, media
+from jwb_dh_v1.media import clip, probe
+from jwb_dh_v1.media.annotations import Annotations
 
 decord = pytest.importorskip("decord")
 evaluate = pytest.importorskip("evaluate")
@@ -388,7 +389,7 @@ def test_clips_of_unknown_things_are_refused():
 
 @pytest.mark.teaser
 def test_faces_of_real_people():
-    from jwb_dh_v1.weights import resolve
+    from jwb_dh_v1.networks.weights import resolve
 
     clip = str(resolve("carphone"))
     found = load("ssim").compute(predictions=[clip], references=[clip], region="face")

@@ -23,11 +23,11 @@ from test_hf_speech import HEARD, SAID, sound
 
 from jwb_dh_v1 import Clip, Sample, load_dataset, score
 from jwb_dh_v1.errors import SampleError
+from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS
+from jwb_dh_v1.metrics.region import REGIONS
 from jwb_dh_v1.metrics.wer import corpus_of
-from jwb_dh_v1.region import REGIONS
-from jwb_dh_v1.video import write_mp4
-from jwb_dh_v1.weights import cache_dir
+from jwb_dh_v1.networks.weights import cache_dir
 
 evaluate = pytest.importorskip("evaluate")
 pytestmark = pytest.mark.teaser

@@ -11,12 +11,12 @@ from judge_server import JudgeServer
 from media import moving, tone, write_mp4
 
 from jwb_dh_v1 import Clip, Sample, load_dataset, score
-from jwb_dh_v1.audio import Audio
 from jwb_dh_v1.errors import JudgeUnavailable, JwbError, SampleError, SetupError
-from jwb_dh_v1.hf_inputs import InputError
+from jwb_dh_v1.integrations.hf_inputs import InputError
 from jwb_dh_v1.judge.log import records
 from jwb_dh_v1.judge.question import judged
 from jwb_dh_v1.judge.summary import summarise
+from jwb_dh_v1.media.audio import Audio
 from jwb_dh_v1.metrics.wer import corpus_of
 
 evaluate = pytest.importorskip("evaluate")

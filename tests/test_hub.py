@@ -23,7 +23,7 @@ import pytest
 from hub_server import REPOSITORY, Fault, Hub
 from pyarrow import parquet
 
-from jwb_dh_v1.data import training
+from jwb_dh_v1.dataset import training
 
 pytestmark = pytest.mark.teaser
 
@@ -121,7 +121,7 @@ def test_ours_streams_loads_and_decodes_the_same(client: Client, rows: list[dict
     found = client.run(
         OURS,
         """
-        from jwb_dh_v1.data.training import decode
+        from jwb_dh_v1.dataset.training import decode
         rows = list(load())
         shapes = [decode(row).frames.shape for row in rows]
         boxes = [decode(row).given.boxes["face"].shape for row in rows]
@@ -158,7 +158,7 @@ def test_the_fingerprint_of_the_data_names_the_commit(client: Client, rows: list
     found = client.run(
         f"""
         from pathlib import Path
-        from jwb_dh_v1.data.pairs import pair
+        from jwb_dh_v1.dataset.pairs import pair
         Path("made").mkdir()
         Path("made/{ids(rows)[0]}.mp4").write_bytes(b"no video: nothing is opened here")
         told = {{tag: pair("made", "{REPOSITORY}", revision=tag).data for tag in ("v0.9.0", "v1.0.0", None)}}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jwb_dh_v1 import results
-from jwb_dh_v1.results import RESAMPLES, bootstrap_interval
+from jwb_dh_v1.scoring import result as results
+from jwb_dh_v1.scoring.result import RESAMPLES
+from jwb_dh_v1.stats.intervals import bootstrap_interval
 
 
 @pytest.mark.parametrize("drawn", [1, 50, 777, 10**9])

@@ -18,13 +18,14 @@ import torch
 from goldens import seeded
 from media import write_mp4
 
-from jwb_dh_v1 import Clip, Sample, clip, features, features_face, features_vbench, region, score
-from jwb_dh_v1.annotate import Annotations
-from jwb_dh_v1.metrics import distribution, expression, identity, vbench
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.nets import arcface, clip_image, dino, inception, musiq
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.weights import resolve_all
+from jwb_dh_v1 import Clip, Sample, score
+from jwb_dh_v1.media import clip
+from jwb_dh_v1.media.annotations import Annotations
+from jwb_dh_v1.metrics import distribution, expression, identity, region, vbench
+from jwb_dh_v1.networks import arcface, clip_image, dino, features, features_face, features_vbench, inception, musiq
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve_all
+from jwb_dh_v1.scoring.plan import make_plan
 
 FRAMES, WIDTH, HEIGHT = 12, 160, 128  # half a second: the shortest in which a face counts as seen
 REGIONS = ["body", "face"]

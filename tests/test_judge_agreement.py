@@ -10,7 +10,10 @@ from scipy import stats
 from test_judge_statistics import OUTCOMES, judged
 
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.judge.agreement import (
+from jwb_dh_v1.judge.ratings import Rating
+from jwb_dh_v1.judge.statistics import Judgement
+from jwb_dh_v1.judge.validation import validate
+from jwb_dh_v1.stats.agreement import (
     KINDS,
     agreement,
     alpha,
@@ -24,10 +27,7 @@ from jwb_dh_v1.judge.agreement import (
     quadratic_kappa,
     system_level,
 )
-from jwb_dh_v1.judge.calibration import calibrated
-from jwb_dh_v1.judge.ratings import Rating
-from jwb_dh_v1.judge.statistics import Judgement
-from jwb_dh_v1.judge.validation import validate
+from jwb_dh_v1.stats.calibration import calibrated
 
 GOLDEN = Path(__file__).parent / "golden" / "judge" / "ppi.json"
 

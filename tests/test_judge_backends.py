@@ -15,8 +15,8 @@ from judge_server import JudgeServer
 from judge_wires import content_key, tone, verdict_on, wav
 
 from jwb_dh_v1.errors import JudgeUnavailable
+from jwb_dh_v1.judge.backends.wire import LONGEST
 from jwb_dh_v1.judge.request import Answer, CallFailed, Usage
-from jwb_dh_v1.judge.wire import LONGEST
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +111,7 @@ def test_another_model_is_told(wire):
 def test_gemini_thoughts_are_no_answer():
     from google.genai import types
 
-    from jwb_dh_v1.judge.gemini import answer_of
+    from jwb_dh_v1.judge.backends.gemini import answer_of
 
     parts = [{"text": "Hm.", "thought": True}, {"text": '{"a"'}, {"text": ": 1}"}]
     reply = types.GenerateContentResponse.model_validate(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from judge_material import GOOD, question, sine
 
-from jwb_dh_v1.audio import Audio
 from jwb_dh_v1.errors import BadAudio
 from jwb_dh_v1.judge.rubric import JWB_R1, Rubric, quoted, reask
 from jwb_dh_v1.judge.speech import prepare
+from jwb_dh_v1.media.audio import Audio
 
 # --- rubric ----------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from simulated_judge import BASELINE, SYSTEM, SimulatedJudge, lines, pairs, run, sound
 
-from jwb_dh_v1.audio import Audio
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.judge.diagnosis import contradictions, identical_control, position_bias, swap_consistency
 from jwb_dh_v1.judge.question import Item, judged, orders_of
@@ -21,6 +20,7 @@ from jwb_dh_v1.judge.request import Usage
 from jwb_dh_v1.judge.rubric import JWB_R1
 from jwb_dh_v1.judge.speech import prepare
 from jwb_dh_v1.judge.statistics import win_rate
+from jwb_dh_v1.media.audio import Audio
 
 # --- what a judge like that is found to be ---------------------------------------------------------------------------
 

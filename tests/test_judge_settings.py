@@ -15,9 +15,9 @@ from judge_wires import brightness, content_key, tone, verdict_on, wav
 
 from jwb_dh_v1.errors import JudgeUnavailable, MissingPackage, SetupError
 from jwb_dh_v1.judge.backends import PAPER, backend
+from jwb_dh_v1.judge.backends.wire import LONGEST, Secret, address, waiting_time
 from jwb_dh_v1.judge.request import Answer, Usage
 from jwb_dh_v1.judge.rubric import SCHEMA
-from jwb_dh_v1.judge.wire import LONGEST, Secret, address, waiting_time
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ def test_gemini_sends_nothing_that_is_too_long():
         assert not error.retry and "too long" in str(error) and not server.requests
         asked.ask(prompt(sound, DARK))  # 85,392 + 10,728 and some 5,000 of text
         size = int(server.requests[0].headers["content-length"])
-    from jwb_dh_v1.judge.gemini import request_size
+    from jwb_dh_v1.judge.backends.gemini import request_size
 
     assert size < request_size(prompt(sound, DARK)) < size + 4096
 
@@ -162,7 +162,7 @@ def test_openai_answer_without_details():
     """vLLM counts no modalities and may leave out fields."""
     from openai.types.chat import ChatCompletion
 
-    from jwb_dh_v1.judge.openai_compatible import answer_of
+    from jwb_dh_v1.judge.backends.openai_compatible import answer_of
 
     choice = {"message": {"content": "x"}, "finish_reason": "stop"}
     counted = ChatCompletion.construct(

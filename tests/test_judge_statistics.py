@@ -8,11 +8,9 @@ import pytest
 from scipy import stats
 
 from jwb_dh_v1.errors import NotApplicable, SampleError
-from jwb_dh_v1.judge.diagnosis import (
-    position_bias,
-)
-from jwb_dh_v1.judge.intervals import estimate, holm, resampled_sums, sign_flip_test, wilson
+from jwb_dh_v1.judge.diagnosis import position_bias
 from jwb_dh_v1.judge.statistics import Judgement, compare, pairs_of, win_rate
+from jwb_dh_v1.stats.intervals import estimate, holm, resampled_sums, sign_flip_test, wilson
 
 OUTCOMES = np.array(["loss", "tie", "win"])
 

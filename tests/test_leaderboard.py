@@ -26,9 +26,9 @@ from made_runs import (
     written,
 )
 
-from jwb_dh_v1.plan import Plan, make_plan
-from jwb_dh_v1.results.leaderboard import Leaderboard, leaderboard, published_tables, to_html, write_leaderboard
-from jwb_dh_v1.results.reconcile import published
+from jwb_dh_v1.analysis.leaderboard import Leaderboard, leaderboard, published_tables, to_html, write_leaderboard
+from jwb_dh_v1.analysis.reconcile import published
+from jwb_dh_v1.scoring.plan import Plan, make_plan
 
 # ------------------------------------------------------------------------------------------------ published numbers
 
@@ -220,8 +220,8 @@ def test_results_on_the_hub(tmp_path: Path) -> None:
     (source / "README.md").write_text("results")
     hub_server.commit(tmp_path / "served" / "datasets" / "ORG" / "results", source, "v1")
     code = (
-        "import sys; from pathlib import Path; from jwb_dh_v1.results.leaderboard import leaderboard\n"
-        "from jwb_dh_v1.results.sources import from_hub\n"
+        "import sys; from pathlib import Path; from jwb_dh_v1.analysis.leaderboard import leaderboard\n"
+        "from jwb_dh_v1.analysis.find_results import from_hub\n"
         "board = leaderboard(['ORG/results@v1'])\n"
         "print(board.groups[0].names, sorted(p.name for p in from_hub('ORG/results').rglob('*') if p.is_file()))\n"
         "try: leaderboard(['ORG/none'])\n"

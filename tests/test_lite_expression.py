@@ -6,12 +6,12 @@ import pytest
 from goldens import sample_of
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1.data.load import load_dataset
-from jwb_dh_v1.data.schema import annotations_of
+from jwb_dh_v1.dataset.load import load_dataset
+from jwb_dh_v1.dataset.schema import annotations_of
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.metrics import expression
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.state import Moments, frechet_distance
+from jwb_dh_v1.metrics.state import Moments, frechet_distance
+from jwb_dh_v1.networks.pool import Models
 
 
 def test_mesh_expression_ignores_place_turn_and_scale():
@@ -46,8 +46,8 @@ def test_mesh_points_are_used_on_both_sides_alike():
 
 @pytest.fixture(scope="module")
 def face_mesh():
-    from jwb_dh_v1.annotate.litert import Model
-    from jwb_dh_v1.weights import resolve
+    from jwb_dh_v1.networks.detectors.litert import Model
+    from jwb_dh_v1.networks.weights import resolve
 
     return Model(resolve("face-mesh"))
 

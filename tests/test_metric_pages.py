@@ -13,13 +13,13 @@ import pytest
 import yaml
 from media import moving, write_mp4
 
-from jwb_dh_v1.cli import _parser
-from jwb_dh_v1.hf import CITATION
+from jwb_dh_v1.analysis.reconcile import published, reconcile
+from jwb_dh_v1.cli.main import _parser
+from jwb_dh_v1.integrations.hf import CITATION
 from jwb_dh_v1.judge.rubric import JWB_R1
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.region import REGIONS
-from jwb_dh_v1.results.reconcile import published, reconcile
-from jwb_dh_v1.weights import FILES
+from jwb_dh_v1.metrics.region import REGIONS
+from jwb_dh_v1.networks.weights import FILES
 
 evaluate = pytest.importorskip("evaluate")
 METRICS = Path(__file__).parent.parent / "metrics"

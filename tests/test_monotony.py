@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from jwb_dh_v1 import PROTOCOLS, Clip, Sample, load_dataset, score
-from jwb_dh_v1.annotate import Annotations
-from jwb_dh_v1.audio import Audio, decode_audio
+from jwb_dh_v1.media.annotations import Annotations
+from jwb_dh_v1.media.audio import Audio, decode_audio
+from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import identity
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.video import write_mp4
-from jwb_dh_v1.weights import resolve_all
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve_all
+from jwb_dh_v1.scoring.plan import make_plan
 
 pytestmark = pytest.mark.teaser
 

@@ -26,16 +26,16 @@ from made_runs import (
 )
 
 from jwb_dh_v1 import Result
-from jwb_dh_v1.cli import main
+from jwb_dh_v1.analysis.ablate import ablate
+from jwb_dh_v1.analysis.comparable import differing, require_comparable
+from jwb_dh_v1.analysis.compare import compare
+from jwb_dh_v1.analysis.export import to_csv, to_latex, to_markdown
+from jwb_dh_v1.analysis.leaderboard import leaderboard, to_html
+from jwb_dh_v1.cli.main import main
 from jwb_dh_v1.errors import PlanMismatch
-from jwb_dh_v1.plan import Plan
-from jwb_dh_v1.results.ablate import ablate
-from jwb_dh_v1.results.comparable import differing, require_comparable
-from jwb_dh_v1.results.compare import compare
-from jwb_dh_v1.results.export import to_csv, to_latex, to_markdown
-from jwb_dh_v1.results.leaderboard import leaderboard, to_html
-from jwb_dh_v1.run_folder import claim_folder
-from jwb_dh_v1.storage import LocalFolder
+from jwb_dh_v1.files import LocalFolder
+from jwb_dh_v1.scoring.plan import Plan
+from jwb_dh_v1.scoring.run_folder import claim_folder
 
 
 def test_equal_settings_share_a_table(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from skimage import metrics as skimage_metrics
 from torch import nn
 
 from jwb_dh_v1 import Clip, Sample, score
-from jwb_dh_v1 import features_vbench as fv
 from jwb_dh_v1.metrics import distribution
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.nets import clip_image, dino
-from jwb_dh_v1.nets.inception import inception_fid
-from jwb_dh_v1.state import Moments, frechet_distance
+from jwb_dh_v1.metrics.state import Moments, frechet_distance
+from jwb_dh_v1.networks import clip_image, dino
+from jwb_dh_v1.networks import features_vbench as fv
+from jwb_dh_v1.networks.inception import inception_fid
+from jwb_dh_v1.networks.pool import Models
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning"),  # SciPy to the packages

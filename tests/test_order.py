@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from jwb_dh_v1 import score
-from jwb_dh_v1.data.pairs import pair
-from jwb_dh_v1.results import Result
+from jwb_dh_v1.dataset.pairs import pair
+from jwb_dh_v1.scoring.result import Result
 
 pytestmark = pytest.mark.teaser
 SYSTEMS = ("copy", "recompressed", "blurred", "frozen", "swapped", "garbled")
@@ -18,9 +18,9 @@ GOLDEN = Path(__file__).parent / "golden" / "systems"  # the six, scored once, u
 @pytest.fixture(scope="module")
 def scored(request, teaser_dir, systems_dir):
     """Runs made now, which share their networks as in `jwb-dh score A B ...`; all six take minutes (--run-slow)."""
-    from jwb_dh_v1.models import Models
-    from jwb_dh_v1.plan import make_plan
-    from jwb_dh_v1.weights import resolve_all
+    from jwb_dh_v1.networks.pool import Models
+    from jwb_dh_v1.networks.weights import resolve_all
+    from jwb_dh_v1.scoring.plan import make_plan
 
     models = Models(resolve_all(make_plan("lite").weights), "cpu")
     found = {}
@@ -132,7 +132,7 @@ def test_results_say_what_made_them(results):
 
 def test_boxes_of_the_dataset_are_used(teaser_dir, systems_dir, monkeypatch):
     """References carry the detector's boxes already: it runs on the generated clip only."""
-    from jwb_dh_v1.annotate.mediapipe import MediaPipe
+    from jwb_dh_v1.networks.detectors.mediapipe import MediaPipe
 
     looked = []
     real = MediaPipe.detect

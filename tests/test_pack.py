@@ -15,13 +15,13 @@ from typing import Any
 import media
 import pytest
 
-from jwb_dh_v1.data.check import check
-from jwb_dh_v1.data.items import Item
-from jwb_dh_v1.data.load import load_dataset
-from jwb_dh_v1.data.pack import STATE, items_in, pack, shard_count, shard_name
-from jwb_dh_v1.data.parquet import read_rows
+from jwb_dh_v1.dataset.build.items import Item
+from jwb_dh_v1.dataset.build.pack import STATE, items_in, pack, shard_count, shard_name
+from jwb_dh_v1.dataset.check import check
+from jwb_dh_v1.dataset.load import load_dataset
+from jwb_dh_v1.dataset.parquet import read_rows
 from jwb_dh_v1.errors import AlreadyRunning, PlanMismatch, SetupError
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1.media.video import write_mp4
 
 
 @pytest.fixture(name="clip_file", scope="module")
@@ -110,8 +110,8 @@ def test_bad_clips_are_listed_and_the_others_are_packed(clip_file: Path, clips: 
 
 SCRIPT = """
 import multiprocessing, os, signal, sys
-from jwb_dh_v1.data import pack as packing
-from jwb_dh_v1.data.pack import items_in, pack
+from jwb_dh_v1.dataset.build import pack as packing
+from jwb_dh_v1.dataset.build.pack import items_in, pack
 
 def main():
     clips, out, workers, after, where = sys.argv[1:]
@@ -302,7 +302,7 @@ def test_no_folder_holds_more_than_1024_shards():
 
 
 def test_many_shards_are_found_in_their_folders(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("jwb_dh_v1.data.manifest.PER_FOLDER", 4)
+    monkeypatch.setattr("jwb_dh_v1.dataset.manifest.PER_FOLDER", 4)
     pack(items_in(clips), tmp_path / "out", shards={"evaluation": 6})
     assert {path.parent.name for path in (tmp_path / "out").rglob("*.parquet")} == {"000", "001"}
     rows = load_dataset(tmp_path / "out", split="evaluation", streaming=True, columns=["sample_id"])

@@ -13,8 +13,8 @@ from made_runs import (
 )
 from scipy import stats
 
-from jwb_dh_v1.results.compare import compare, identities_for
-from jwb_dh_v1.results.paired import flip, holm_of_discrete, interval, needed, paired, power, smallest_p
+from jwb_dh_v1.analysis.compare import compare, identities_for
+from jwb_dh_v1.stats.paired import flip, holm_of_discrete, interval, needed, paired, power, smallest_p
 
 BODY, FACE, HANDS = ("ssim", "body"), ("ssim", "face"), ("ssim", "hands")
 

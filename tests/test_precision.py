@@ -6,8 +6,8 @@ from media import moving
 
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.weights import resolve_all
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve_all
 
 
 def samples():

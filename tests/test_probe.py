@@ -5,9 +5,9 @@ import pytest
 from media import faststart, moving, write_mp4
 
 from jwb_dh_v1 import Clip
-from jwb_dh_v1 import clip as clip_module
 from jwb_dh_v1.errors import VariableFrameRate
-from jwb_dh_v1.probe import probe
+from jwb_dh_v1.media import clip as clip_module
+from jwb_dh_v1.media.probe import probe
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_release_forgets_frames_but_not_facts(video):
 @pytest.mark.teaser
 @pytest.mark.parametrize("name", ["obama-speech", "pexels-woman", "pyfeat-man", "carphone", "no-face"])
 def test_decoders_agree_on_real_files(name, monkeypatch):
-    from jwb_dh_v1.weights import resolve
+    from jwb_dh_v1.networks.weights import resolve
 
     whole = Clip(resolve(name))
     if name == "no-face":  # its edit list hides 3 of 98 stored frames; decord would repeat the last one three times

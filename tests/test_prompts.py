@@ -12,12 +12,12 @@ import pytest
 from media import faststart, moving, rotated, tone, write_mp4
 
 from jwb_dh_v1 import Clip
-from jwb_dh_v1.audio import Audio, decode_audio
-from jwb_dh_v1.data.load import load_dataset
-from jwb_dh_v1.data.outputs import UnsafeName, safe_name
-from jwb_dh_v1.data.prompts import FAILURES, MANIFEST, read_prompt, write_prompts
-from jwb_dh_v1.data.schema import SCHEMA_VERSION
+from jwb_dh_v1.dataset.load import load_dataset
+from jwb_dh_v1.dataset.prompts import FAILURES, MANIFEST, read_prompt, write_prompts
+from jwb_dh_v1.dataset.safe_names import UnsafeName, safe_name
+from jwb_dh_v1.dataset.schema import SCHEMA_VERSION
 from jwb_dh_v1.errors import DataNotFound, SetupError
+from jwb_dh_v1.media.audio import Audio, decode_audio
 
 Row = dict[str, Any]
 
@@ -113,7 +113,7 @@ def test_what_a_row_lacks_comes_from_its_video(tmp_path: Path):
 
 @pytest.mark.parametrize("start", [0.25, -0.25])
 def test_the_sound_begins_with_the_first_frame(start: float):
-    from jwb_dh_v1.data.prompts import from_first_frame
+    from jwb_dh_v1.dataset.prompts import from_first_frame
 
     sound = from_first_frame(Audio(np.ones((1, 16000), np.float32), 16000, start + 1.4), 1.4)
     assert sound.start == 0 and sound.samples.shape == (1, 16000 + round(start * 16000))
@@ -193,7 +193,7 @@ def test_failed_rows_are_listed_and_the_others_written(tmp_path: Path):
 
 
 def test_prompts_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import jwb_dh_v1.data.prompts as module
+    import jwb_dh_v1.dataset.prompts as module
 
     rows = [made_row(tmp_path, name, motion_text="nods") for name in "abcd"]
     manifest = write_prompts(rows, tmp_path / "whole")

@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 
-from jwb_dh_v1.cli_publish import add_commands
+from jwb_dh_v1.cli.publish import add_commands
 from jwb_dh_v1.errors import DataNotFound, SetupError
-from jwb_dh_v1.publish import METRICS, NAMES, Space, assemble, chosen, write
+from jwb_dh_v1.integrations.publish import METRICS, NAMES, Space, assemble, chosen, write
 
 ROOT = Path(__file__).parent.parent
 LOCAL = re.compile(rb"/(?:home|work|opt|Users)/\w|/root/|/tmp/\w|[A-Z]:\\\\")
@@ -301,7 +301,7 @@ def published(arguments: list[str], server: Any, tmp_path: Path, token: str = "h
     """Its own process: huggingface_hub reads its endpoint once, when it is imported."""
     code = (
         "import argparse, sys\n"
-        "from jwb_dh_v1.cli_publish import add_commands\n"
+        "from jwb_dh_v1.cli.publish import add_commands\n"
         "from jwb_dh_v1.errors import JwbError\n"
         "parser = argparse.ArgumentParser()\n"
         "add_commands(parser.add_subparsers())\n"

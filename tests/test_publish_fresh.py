@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jwb_dh_v1.integrations.publish import DEMO, METRICS, NAMES, assemble, write
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.publish import DEMO, METRICS, NAMES, assemble, write
 
 ROOT = Path(__file__).parent.parent
 LITE = PROTOCOLS["lite"].metrics
@@ -214,8 +214,8 @@ def ask_about_a_log(client: Any, room: Path) -> str:
     from gradio_client import handle_file
     from judge_server import JudgeServer
 
-    from jwb_dh_v1.audio import Audio, decode_audio
-    from jwb_dh_v1.weights import resolve
+    from jwb_dh_v1.media.audio import Audio, decode_audio
+    from jwb_dh_v1.networks.weights import resolve
 
     speech = decode_audio(resolve("two-cities"))
     assert speech is not None
@@ -256,7 +256,7 @@ def ask_with_seeded_weights(python: Path, folder: Path, name: str, real: Path, r
     from goldens import seeded_file
 
     from jwb_dh_v1 import Clip
-    from jwb_dh_v1.video import write_mp4
+    from jwb_dh_v1.media.video import write_mp4
 
     video = room / "three.mp4"
     write_mp4(video, Clip(real).frames[:3], 12)

@@ -14,12 +14,14 @@ from media import moving, write_mp4
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra `scale`)")
 
-from jwb_dh_v1 import Clip, Sample, ray_pool, score  # noqa: E402
-from jwb_dh_v1.benchmark import merge  # noqa: E402
-from jwb_dh_v1.data.pack import items_in, pack  # noqa: E402
+from jwb_dh_v1 import Clip, Sample, score  # noqa: E402
+from jwb_dh_v1.dataset.build.pack import items_in, pack  # noqa: E402
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash  # noqa: E402
-from jwb_dh_v1.executors import RayOptions, WorkersLost, spread  # noqa: E402
-from jwb_dh_v1.ray_pool import bare  # noqa: E402
+from jwb_dh_v1.parallel import RayOptions, spread  # noqa: E402
+from jwb_dh_v1.scoring import ray_pool  # noqa: E402
+from jwb_dh_v1.scoring.executors import WorkersLost  # noqa: E402
+from jwb_dh_v1.scoring.ray_pool import bare  # noqa: E402
+from jwb_dh_v1.scoring.run import merge  # noqa: E402
 
 COUNT, SIZE = 16, 2
 SHARDS = COUNT // SIZE
@@ -28,8 +30,8 @@ CALL = {"metrics": ("ssim", "psnr"), "regions": ("body",), "protocol": "paper", 
 BOTH = RayOptions(workers=(2, 2), num_cpus=1)
 RUN = """
 import sys
-from jwb_dh_v1.data.pairs import pair
-from jwb_dh_v1.benchmark import score
+from jwb_dh_v1.dataset.pairs import pair
+from jwb_dh_v1.scoring.run import score
 from jwb_dh_v1.errors import Stopped
 samples = pair(sys.argv[1], sys.argv[2])
 try:
@@ -220,8 +222,8 @@ def test_packed_shards_are_the_local_ones(folders, nodes, tmp_path, monkeypatch)
 @pytest.mark.slow
 @pytest.mark.teaser
 def test_annotations_are_the_local_ones(nodes, teaser_dir, tmp_path):
-    from jwb_dh_v1.annotate.folder import annotate
-    from jwb_dh_v1.data.load import load_dataset
+    from jwb_dh_v1.dataset.build.annotate import annotate
+    from jwb_dh_v1.dataset.load import load_dataset
 
     clips = tmp_path / "clips"
     clips.mkdir()

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jwb_dh_v1.annotate.coco import rle_decode, rle_encode
-from jwb_dh_v1.data.readers import BadAnnotation, read_annotations
+from jwb_dh_v1.dataset.build.readers import BadAnnotation, read_annotations
 from jwb_dh_v1.errors import BadBox
-from jwb_dh_v1.probe import VideoInfo
+from jwb_dh_v1.media.coco import rle_decode, rle_encode
+from jwb_dh_v1.media.probe import VideoInfo
 
 INFO = VideoInfo(width=64, height=48, fps=2.0, frames=4, rotation=0, has_audio=True, even=True)  # 2 seconds
 NO_MOTION = {"body": None, "face": None, "hands": None}

@@ -11,15 +11,15 @@ import pytest
 from goldens import _module, seeded
 from test_whisper import TWO_CITIES
 
-from jwb_dh_v1.audio import decode_audio
 from jwb_dh_v1.errors import MissingPackage, MissingWeights, NotApplicable, SetupError
+from jwb_dh_v1.media.audio import decode_audio
 from jwb_dh_v1.metrics.speech import word_errors
-from jwb_dh_v1.nets import whisper as tiny_en
-from jwb_dh_v1.nets import whisper_large
-from jwb_dh_v1.nets.ctranslate2 import whisper_network
-from jwb_dh_v1.nets.recognisers import recogniser
-from jwb_dh_v1.nets.whisper_large import LargeWhisper, load_large
-from jwb_dh_v1.weights import FILES, resolve, resolve_all
+from jwb_dh_v1.networks import whisper as tiny_en
+from jwb_dh_v1.networks import whisper_large
+from jwb_dh_v1.networks.ctranslate2 import whisper_network
+from jwb_dh_v1.networks.recognisers import recogniser
+from jwb_dh_v1.networks.weights import FILES, resolve, resolve_all
+from jwb_dh_v1.networks.whisper_large import LargeWhisper, load_large
 
 OBAMA = (  # the statement of 14 July 2015; the clip cuts the last word
     "Today, after two years of negotiations, the United States, together with our international partners, has achieved "

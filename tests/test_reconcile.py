@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from jwb_dh_v1.cli import main
+from jwb_dh_v1.analysis.reconcile import VBENCH, published, reconcile
+from jwb_dh_v1.cli.main import main
 from jwb_dh_v1.errors import DataNotFound
-from jwb_dh_v1.results.policy import aggregate, fill, stand_in
-from jwb_dh_v1.results.reconcile import VBENCH, published, reconcile
-from jwb_dh_v1.state import Frechet, Mean, Moments, Rate
+from jwb_dh_v1.metrics.policy import aggregate, fill, stand_in
+from jwb_dh_v1.metrics.state import Frechet, Mean, Moments, Rate
 
 FILES = Path(__file__).parent / "golden" / "authors_results"
 
@@ -68,7 +68,7 @@ def test_cells_by_name(cells, key, verdict, value, tolerance):
 
 def test_another_policy_gives_other_numbers(cells):
     """Open-Sora 2 lost 5 of 19 whole-body clips: leaving them out would look much better."""
-    from jwb_dh_v1.results.reconcile import _column
+    from jwb_dh_v1.analysis.reconcile import _column
 
     values = _column(FILES / "SCres" / "4-mp4_raw_filtered.csv", "subject_consistency")
     scored = [v for v in values if v]

@@ -5,10 +5,10 @@ import pytest
 from media import moving
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1.annotate import Annotations
 from jwb_dh_v1.errors import BadBox, NotApplicable
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.region import SIDE, cut, longest_run, paper, paper_window, track
+from jwb_dh_v1.media.annotations import Annotations
+from jwb_dh_v1.metrics.region import SIDE, cut, longest_run, paper, paper_window, track
+from jwb_dh_v1.networks.pool import Models
 
 ONES = np.ones(2)
 

@@ -16,13 +16,14 @@ from report_pages import BAD_FRAME, HOSTILE, Page, check_sound, jpegs, make_samp
 from rich.console import Console
 
 from jwb_dh_v1 import Clip, Result, score
+from jwb_dh_v1.analysis.wording import decimals, number
 from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.speech import word_errors
-from jwb_dh_v1.results import Row, Score, rows_table
-from jwb_dh_v1.results.plots import Mark, curve_plot, frame_plot, interval_plot
-from jwb_dh_v1.results.report import write_comparison, write_report
-from jwb_dh_v1.results.tables import decimals, number, print_comparison, print_table
-from jwb_dh_v1.sample import Sample
+from jwb_dh_v1.report.plots import Mark, curve_plot, frame_plot, interval_plot
+from jwb_dh_v1.report.report import write_comparison, write_report
+from jwb_dh_v1.report.tables import print_comparison, print_table
+from jwb_dh_v1.scoring.result import Row, Score, rows_table
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ pytest.importorskip("playwright", reason="the browser test needs playwright (pip
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from jwb_dh_v1.results.report import write_report
+from jwb_dh_v1.report.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

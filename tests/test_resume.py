@@ -15,11 +15,11 @@ import pytest
 from media import moving, write_mp4
 
 from jwb_dh_v1 import Clip, Result, Sample, score
-from jwb_dh_v1.benchmark import SHARD
 from jwb_dh_v1.errors import AlreadyRunning, PlanMismatch
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.shard import read_shard, score_shard
-from jwb_dh_v1.state import Frechet, Moments, add
+from jwb_dh_v1.metrics.state import Frechet, Moments, add
+from jwb_dh_v1.scoring.plan import make_plan
+from jwb_dh_v1.scoring.run import SHARD
+from jwb_dh_v1.scoring.shard import read_shard, score_shard
 
 COUNT = 20
 PIXELS = ("ssim", "psnr", "csim")  # of paper/1, without weights
@@ -231,7 +231,7 @@ def test_an_iterable_is_read_one_sample_at_a_time(folders, tmp_path):
 
 def test_wrong_annotations_in_the_data_fail_their_sample_only(folders):
     from jwb_dh_v1.errors import BadBox
-    from jwb_dh_v1.models import Models
+    from jwb_dh_v1.networks.pool import Models
 
     def broken():
         raise BadBox("three numbers are no box")

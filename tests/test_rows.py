@@ -14,17 +14,17 @@ import pyarrow.parquet
 import pytest
 from test_pack import clip_file_fixture, distinct  # noqa: F401 - a fixture
 
-from jwb_dh_v1.annotate import PARTS
-from jwb_dh_v1.clip import Clip
-from jwb_dh_v1.data.check import check
-from jwb_dh_v1.data.items import Item
-from jwb_dh_v1.data.load import load_dataset
-from jwb_dh_v1.data.pack import items_in, pack
-from jwb_dh_v1.data.parquet import GROUP_ROWS, read_rows, record_batch, write_rows
-from jwb_dh_v1.data.rows import row_of
-from jwb_dh_v1.data.schema import annotations_of, features
+from jwb_dh_v1.dataset.build.items import Item
+from jwb_dh_v1.dataset.build.pack import items_in, pack
+from jwb_dh_v1.dataset.build.rows import row_of
+from jwb_dh_v1.dataset.check import check
+from jwb_dh_v1.dataset.load import load_dataset
+from jwb_dh_v1.dataset.parquet import GROUP_ROWS, read_rows, record_batch, write_rows
+from jwb_dh_v1.dataset.schema import annotations_of, features
 from jwb_dh_v1.errors import BadAudio, DataNotFound, SetupError
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1.media.annotations import PARTS
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.media.video import write_mp4
 
 FACTS = ("schema_version", "sample_id", "video", "video_sha256", "audio", "fps", "num_frames", "height", "width")
 
@@ -126,7 +126,7 @@ def test_groups_encodings_and_columns(clip_file: Path, tmp_path: Path):
 
 
 def test_groups_stay_small(clip_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from jwb_dh_v1.data import parquet
+    from jwb_dh_v1.dataset import parquet
 
     row = row_of(Item("a", "p", clip_file))
     size = record_batch(row).nbytes
@@ -205,7 +205,7 @@ def test_no_clips(tmp_path: Path):
 def test_the_sound_starts_with_the_first_frame(tmp_path: Path):
     from dataclasses import replace
 
-    from jwb_dh_v1.audio import decode_audio
+    from jwb_dh_v1.media.audio import decode_audio
 
     sound = media.tone(0.5)
     for late in (0.0, 0.1):

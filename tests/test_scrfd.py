@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1 import features_face as ff
 from jwb_dh_v1.errors import LengthMismatch, MissingPackage, NotApplicable, SetupError
 from jwb_dh_v1.metrics import identity
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.nets import arcface, scrfd
-from jwb_dh_v1.region import Crop
-from jwb_dh_v1.results.plots import curve_plot
+from jwb_dh_v1.metrics.region import Crop
+from jwb_dh_v1.networks import arcface, scrfd
+from jwb_dh_v1.networks import features_face as ff
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.report.plots import curve_plot
 
 # Rows of a face: place of its cell in the 640 square, score, distances to left, top, right, bottom, and five points.
 POINTS = np.array([[-20.0, -16], [20, -16], [0, 4], [-16, 24], [16, 24]])

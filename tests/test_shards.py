@@ -13,11 +13,11 @@ import pytest
 from media import moving, write_mp4
 
 from jwb_dh_v1 import Clip, Sample, score
-from jwb_dh_v1.benchmark import merge
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, PlanMismatch, SetupError, Stopped
-from jwb_dh_v1.executors import MissingShards, stoppable
-from jwb_dh_v1.run_folder import finished
-from jwb_dh_v1.storage import LocalFolder
+from jwb_dh_v1.files import LocalFolder
+from jwb_dh_v1.scoring.executors import MissingShards, stoppable
+from jwb_dh_v1.scoring.run import merge
+from jwb_dh_v1.scoring.run_folder import finished
 
 COUNT, SIZE = 10, 2
 FILES = ("results.json", "samples.parquet")
@@ -25,8 +25,8 @@ CALL = {"metrics": ("ssim", "psnr"), "regions": ("body",), "protocol": "paper", 
 RUN = """
 import sys
 from pathlib import Path
-from jwb_dh_v1.data.pairs import pair
-from jwb_dh_v1.benchmark import score
+from jwb_dh_v1.dataset.pairs import pair
+from jwb_dh_v1.scoring.run import score
 from jwb_dh_v1.errors import Stopped
 generated, real, out, *numbers = sys.argv[1:]
 samples = pair(generated, real)
@@ -131,7 +131,7 @@ def test_two_processes_write_ranges_of_one_folder_at_once(folders, tmp_path):
     assert [process.returncode for process in running] == [0, 0], texts
     assert [text.split() for text in texts] == [["00", "01", "02", "03", "04", "05"], ["06", "07", "08", "09"]]
     merge(out, allow_failures=1)
-    from jwb_dh_v1.data.pairs import pair
+    from jwb_dh_v1.dataset.pairs import pair
 
     pairs = pair(*folders)
     score(pairs, out=calm, data=pairs.data, generated=pairs.fingerprint, **CALL)
@@ -227,7 +227,7 @@ def test_sigterm_finishes_the_shard(folders, tmp_path):
     process = start(folders, out)
     text, _ = process.communicate("\n" * COUNT, timeout=120)
     assert process.returncode == 0, text
-    from jwb_dh_v1.data.pairs import pair
+    from jwb_dh_v1.dataset.pairs import pair
 
     pairs, calm = pair(*folders), tmp_path / "calm" / "run"
     score(pairs, out=calm, data=pairs.data, generated=pairs.fingerprint, **CALL)

@@ -20,9 +20,9 @@ pytest.importorskip("gradio", reason="the Space needs gradio: pip install -e '.[
 from gradio_client import Client, handle_file
 from space_server import DEMO, Server, Visitor, given, running, shorter
 
-from jwb_dh_v1.benchmark import score
-from jwb_dh_v1.clip import Clip
-from jwb_dh_v1.sample import Sample
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.scoring.run import score
 
 pytestmark = pytest.mark.teaser
 METRICS = ["psnr", "ssim", "motion_smoothness"]
@@ -31,7 +31,7 @@ METRICS = ["psnr", "ssim", "motion_smoothness"]
 @pytest.fixture(scope="module")
 def real(teaser_dir: Path) -> dict[str, Any]:
     """A row of the teaser."""
-    from jwb_dh_v1.data.load import load_dataset
+    from jwb_dh_v1.dataset.load import load_dataset
 
     rows: Any = load_dataset(str(teaser_dir), split="evaluation", streaming=True)
     return next(row for row in rows if row["sample_id"] == "obama-2")
@@ -104,7 +104,7 @@ def test_batch_pairs_by_name_and_needs_no_reference(visitor: Visitor, clips: tup
 
 
 def test_speech_hears_what_the_core_hears(visitor: Visitor, real: dict[str, Any], whisper: Any) -> None:
-    from jwb_dh_v1.audio import decode_audio
+    from jwb_dh_v1.media.audio import decode_audio
     from jwb_dh_v1.metrics.speech import word_errors
 
     source, text = real["video"]["bytes"], real["transcript"]["text"]

@@ -21,9 +21,9 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 from space_server import Server, Visitor, running, write_video
 
-from jwb_dh_v1.benchmark import score
-from jwb_dh_v1.clip import Clip
-from jwb_dh_v1.sample import Sample
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.scoring.run import score
 
 pytestmark = pytest.mark.teaser
 CALLS = 5  # at once; more than one address may have by default

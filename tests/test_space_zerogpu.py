@@ -13,9 +13,9 @@ pytest.importorskip("gradio", reason="the Space needs gradio: pip install -e '.[
 
 from space_server import DEMO, write_video
 
-from jwb_dh_v1.benchmark import score
-from jwb_dh_v1.clip import Clip
-from jwb_dh_v1.sample import Sample
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.scoring.run import score
 
 # As ZeroGPU does, it hands arguments and what is yielded to another process, here by pickling them.
 STAND_IN = """

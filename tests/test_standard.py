@@ -18,12 +18,13 @@ from media import moving
 from test_scrfd import detector_file, planted
 
 from jwb_dh_v1 import Clip, Result, Sample, load_dataset, score
-from jwb_dh_v1.cli import main
+from jwb_dh_v1.cli.main import main
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
+from jwb_dh_v1.files import sha256_of
+from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS, distribution, vbench
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.video import write_mp4
-from jwb_dh_v1.weights import FILES, sha256_of
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import FILES
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from made_runs import (
 )
 from scipy import stats
 
-from jwb_dh_v1.results import Score
-from jwb_dh_v1.results.leaderboard import leaderboard, to_html
-from jwb_dh_v1.results.standings import Column, ranks, standings, summary, tau
+from jwb_dh_v1.analysis.leaderboard import leaderboard, to_html
+from jwb_dh_v1.analysis.rank_aggregation import Column, ranks, standings, summary, tau
+from jwb_dh_v1.scoring.result import Score
 
 
 def score(value: float | None, ci95: tuple[float, float] | None = None, higher: bool = True) -> Score:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from media import moving
 
-from jwb_dh_v1.benchmark import score
-from jwb_dh_v1.cli import main
-from jwb_dh_v1.data.pairs import pair
-from jwb_dh_v1.data.stats import ABOUT, open_stats, path_of, write_stats
+from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.dataset.pairs import pair
 from jwb_dh_v1.errors import DataNotFound, SetupError
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.video import write_mp4
-from jwb_dh_v1.weights import resolve_all
+from jwb_dh_v1.media.video import write_mp4
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve_all
+from jwb_dh_v1.scoring.plan import make_plan
+from jwb_dh_v1.scoring.reference_features import ABOUT, open_stats, path_of, write_stats
+from jwb_dh_v1.scoring.run import score
 
 METRICS = ["fid", "fvd"]
 ARGS = ["--protocol", "lite", "--metrics", *METRICS, "--regions", "body"]
@@ -87,8 +87,8 @@ def test_the_bytes_are_the_same_and_the_network_sees_half(kept, models, without,
 
 
 def test_what_is_kept_is_what_the_network_gives(kept, models):
-    from jwb_dh_v1 import features
-    from jwb_dh_v1.clip import Clip
+    from jwb_dh_v1.media.clip import Clip
+    from jwb_dh_v1.networks import features
 
     with zipfile.ZipFile(path_of(kept / "real", "lite/1", "body")) as archive:
         about = json.loads(archive.read(ABOUT))
@@ -110,7 +110,7 @@ def _key(clip):
             asked.append(key)
             return super().remember(key, make)
 
-    from jwb_dh_v1 import features
+    from jwb_dh_v1.networks import features
 
     clip.models, before = Asked(clip.models.weights, "cpu"), clip.models
     features.mobilenet(clip)
@@ -194,7 +194,7 @@ def test_where_there_is_nothing(kept, models, tmp_path):
 
 
 def test_another_version_of_a_package_is_refused(kept, models, monkeypatch):
-    monkeypatch.setattr("jwb_dh_v1.totals.versions_here", lambda: {"jwb-dh-v1": "9.9"})
+    monkeypatch.setattr("jwb_dh_v1.scoring.aggregator.versions_here", lambda: {"jwb-dh-v1": "9.9"})
     said = []
     assert open_stats(kept / "real", plan_of(["fid"]), models, said.append) is None
     assert "made with versions" in said[0] and "9.9" in said[0]

@@ -17,12 +17,14 @@ import fsspec
 import pytest
 from media import moving, write_mp4
 
-from jwb_dh_v1 import Clip, Result, Sample, run_folder, score, storage
-from jwb_dh_v1.benchmark import merge
-from jwb_dh_v1.cli import main
+from jwb_dh_v1 import Clip, Result, Sample, score
+from jwb_dh_v1 import files as storage
+from jwb_dh_v1.cli.main import main
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, MissingPackage, NotWritable, PlanMismatch, SetupError
-from jwb_dh_v1.executors import MissingShards
-from jwb_dh_v1.storage import LocalFolder, RemoteFolder, below, folder_at, is_url
+from jwb_dh_v1.files import LocalFolder, RemoteFolder, below, folder_at, is_url
+from jwb_dh_v1.scoring import run_folder
+from jwb_dh_v1.scoring.executors import MissingShards
+from jwb_dh_v1.scoring.run import merge
 
 COUNT, SIZE = 8, 2
 FILES = ("results.json", "samples.parquet")
@@ -339,7 +341,9 @@ def s3() -> Iterator[dict[str, str]]:
 def start(folders: tuple[Path, Path], out: str) -> subprocess.Popen[str]:
     generated, real = map(str, folders)
     command = ["score", generated, "--data", real, "--out", out, *COMMAND, "--no-report"]
-    program = f"import sys; sys.path[:0] = {sys.path!r}; from jwb_dh_v1.cli import main; sys.exit(main({command!r}))"
+    program = (
+        f"import sys; sys.path[:0] = {sys.path!r}; from jwb_dh_v1.cli.main import main; sys.exit(main({command!r}))"
+    )
     return subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "HF_HUB_OFFLINE": "1"}, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
 

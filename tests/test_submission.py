@@ -22,11 +22,11 @@ from made_runs import (
 )
 
 from jwb_dh_v1 import Result
+from jwb_dh_v1.analysis.leaderboard import leaderboard, to_html
+from jwb_dh_v1.analysis.reading import read_result
+from jwb_dh_v1.analysis.submission import Problem, check_submission, same_name, unsafe_name
 from jwb_dh_v1.errors import DataNotFound, SetupError
-from jwb_dh_v1.results import Row, parquet_bytes, rows_table
-from jwb_dh_v1.results.leaderboard import leaderboard, to_html
-from jwb_dh_v1.results.reading import read_result
-from jwb_dh_v1.results.submission import Problem, check_submission, same_name, unsafe_name
+from jwb_dh_v1.scoring.result import Row, parquet_bytes, rows_table
 
 # ------------------------------------------------------------------------------------------------------ bad files
 
@@ -244,7 +244,7 @@ def test_duplicates_and_shared_files_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.teaser
 def test_the_split_itself_says_what_must_be_there(teaser_dir: Path, tmp_path: Path) -> None:
-    from jwb_dh_v1.data.pairs import _fingerprint
+    from jwb_dh_v1.dataset.pairs import _fingerprint
 
     table = pq.read_table(next((teaser_dir / "evaluation").glob("*.parquet")), columns=["sample_id"])
     names = table["sample_id"].to_pylist()

@@ -14,11 +14,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jwb_dh_v1.annotate import PARTS, Annotations
-from jwb_dh_v1.data import teaser
-from jwb_dh_v1.data.load import load_dataset
-from jwb_dh_v1.data.schema import SCHEMA_VERSION, annotation_columns, annotations_of, features
+from jwb_dh_v1.dataset.build import teaser
+from jwb_dh_v1.dataset.load import load_dataset
+from jwb_dh_v1.dataset.schema import SCHEMA_VERSION, annotation_columns, annotations_of, features
 from jwb_dh_v1.errors import BadBox, DataNotFound, SetupError
+from jwb_dh_v1.media.annotations import PARTS, Annotations
 
 MP4S = ("recompressed", "blurred", "frozen", "swapped", "garbled")
 
@@ -82,7 +82,7 @@ def test_scores_and_points_of_another_shape_are_refused():
 
 
 def test_importing_the_schema_is_quick():
-    code = "import sys, jwb_dh_v1.data.schema, jwb_dh_v1.data.load; print('datasets' in sys.modules)"
+    code = "import sys, jwb_dh_v1.dataset.schema, jwb_dh_v1.dataset.load; print('datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
@@ -100,7 +100,7 @@ def test_a_missing_dataset_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_unreachable_repository_says_what_to_do(tmp_path: Path):
-    code = "from jwb_dh_v1.data.load import load_dataset; load_dataset(streaming=True)"
+    code = "from jwb_dh_v1.dataset.load import load_dataset; load_dataset(streaming=True)"
     # Its own process: huggingface_hub reads HF_HUB_OFFLINE once, when it is imported.
     environment = {"PATH": "", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "JWB_DATASET": "nobody/nothing"}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -149,7 +149,7 @@ def test_the_bare_name_is_the_folder_here_or_the_one_named(teaser_dir: Path, mon
 
 @pytest.mark.teaser
 def test_every_clip_is_what_its_row_says(rows: list[dict[str, Any]]):
-    from jwb_dh_v1.clip import Clip
+    from jwb_dh_v1.media.clip import Clip
 
     for row in rows:
         clip = Clip(row["video"])
@@ -163,7 +163,7 @@ def test_every_clip_is_what_its_row_says(rows: list[dict[str, Any]]):
 
 @pytest.mark.teaser
 def test_the_sound_is_the_same_in_both_places(rows: list[dict[str, Any]]):
-    from jwb_dh_v1.audio import decode_audio
+    from jwb_dh_v1.media.audio import decode_audio
 
     for row in rows:
         muxed, alone = decode_audio(row["video"]["bytes"]), decode_audio(row["audio"]["bytes"])
@@ -192,7 +192,7 @@ def test_words_fit_the_text_and_the_clip(rows: list[dict[str, Any]]):
 
 @pytest.mark.teaser
 def test_the_speech_is_heard(rows: list[dict[str, Any]], whisper):
-    from jwb_dh_v1.audio import decode_audio
+    from jwb_dh_v1.media.audio import decode_audio
     from jwb_dh_v1.metrics.speech import word_errors
 
     wer = {}
@@ -227,8 +227,8 @@ def test_everyone_has_a_face_and_a_body_and_some_have_hands(rows: list[dict[str,
 def test_nothing_is_done_twice_and_damage_is_noticed(teaser_dir: Path, systems_dir: Path, tmp_path: Path):
     import shutil
 
-    from jwb_dh_v1.data.systems import make_systems, systems_are_complete
-    from jwb_dh_v1.data.teaser import make_teaser, teaser_is_complete
+    from jwb_dh_v1.dataset.build.systems import make_systems, systems_are_complete
+    from jwb_dh_v1.dataset.build.teaser import make_teaser, teaser_is_complete
 
     said: list[str] = []
     make_teaser(teaser_dir, said.append)
@@ -245,9 +245,9 @@ def test_nothing_is_done_twice_and_damage_is_noticed(teaser_dir: Path, systems_d
 
 @pytest.mark.teaser
 def test_one_row_made_again_is_the_same(rows: list[dict[str, Any]], whisper):
-    from jwb_dh_v1.annotate import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS, detector
-    from jwb_dh_v1.data.teaser import CUTS, MEDIA, make_row
-    from jwb_dh_v1.weights import resolve_all
+    from jwb_dh_v1.dataset.build.teaser import CUTS, MEDIA, make_row
+    from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS, detector
+    from jwb_dh_v1.networks.weights import resolve_all
 
     found = resolve_all([*MEDIA, *DETECTOR_WEIGHTS["mediapipe"], *ANNOTATE_WEIGHTS])
     again = make_row(CUTS[0], found, whisper, detector("mediapipe", found))
@@ -281,7 +281,7 @@ def test_every_made_clip_has_the_recorded_bytes(rows: list[dict[str, Any]], syst
 
 
 def test_systems_are_what_their_names_say(rows: list[dict[str, Any]], systems_dir: Path):
-    from jwb_dh_v1.clip import Clip
+    from jwb_dh_v1.media.clip import Clip
 
     for row in rows:
         name = f"{row['sample_id']}.mp4"
@@ -301,7 +301,7 @@ def test_systems_are_what_their_names_say(rows: list[dict[str, Any]], systems_di
 
 @pytest.mark.teaser
 def test_the_wrong_words_are_heard_in_garbled(rows: list[dict[str, Any]], systems_dir: Path, whisper):
-    from jwb_dh_v1.clip import Clip
+    from jwb_dh_v1.media.clip import Clip
     from jwb_dh_v1.metrics.speech import word_errors
 
     for row in rows:

@@ -8,10 +8,11 @@ import pytest
 from media import moving
 from test_weights import CONTENT, SHA, server  # noqa: F401 - a fixture
 
-from jwb_dh_v1 import Clip, Sample, score, weights
-from jwb_dh_v1.cli import main
+from jwb_dh_v1 import Clip, Sample, score
+from jwb_dh_v1.cli.main import main
 from jwb_dh_v1.errors import MissingWeights, SetupError, TermsNotAccepted, WrongHash
-from jwb_dh_v1.weights_table import FILES, TERMS, File, Url
+from jwb_dh_v1.networks import weights
+from jwb_dh_v1.networks.weights_table import FILES, TERMS, File, Url
 
 
 @pytest.fixture(autouse=True)

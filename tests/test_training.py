@@ -16,12 +16,12 @@ import torch
 from pyarrow import parquet
 
 from jwb_dh_v1 import load_dataset
-from jwb_dh_v1.annotate import PARTS, Annotations
-from jwb_dh_v1.audio import Audio
-from jwb_dh_v1.data.schema import POSE, SCHEMA_VERSION, WORD_MOTION, annotation_columns, features
-from jwb_dh_v1.data.training import collate, decode
+from jwb_dh_v1.dataset.schema import POSE, SCHEMA_VERSION, WORD_MOTION, annotation_columns, features
+from jwb_dh_v1.dataset.training import collate, decode
 from jwb_dh_v1.errors import BadBox, DataNotFound, SetupError, Truncated, Unreadable
-from jwb_dh_v1.video import write_mp4
+from jwb_dh_v1.media.annotations import PARTS, Annotations
+from jwb_dh_v1.media.audio import Audio
+from jwb_dh_v1.media.video import write_mp4
 
 CARD = """---
 configs:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1.results import Row
-from jwb_dh_v1.watch import Watch
+from jwb_dh_v1.scoring.change_guard import Watch
+from jwb_dh_v1.scoring.result import Row
 
 ROW = Row("a", "a", "psnr", "body", 1.0, 1, None, "ok")
 

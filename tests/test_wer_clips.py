@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from media import float_audio, moving, tone, write_mp4
 
-from jwb_dh_v1.audio import Audio
-from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.errors import BadAudio, NotApplicable
+from jwb_dh_v1.media.audio import Audio
+from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import speech
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Words
 from jwb_dh_v1.metrics.wer import Counts, corpus, corpus_of, errors
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Words
-from jwb_dh_v1.weights import resolve, resolve_all
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve, resolve_all
 
 # ------------------------------------------------------------------------------------------------------ many clips
 
@@ -167,7 +167,7 @@ def test_sound_that_cannot_be_decoded_fails(folder, mute):
 
 @pytest.fixture(scope="module")
 def models():
-    from jwb_dh_v1.plan import make_plan
+    from jwb_dh_v1.scoring.plan import make_plan
 
     return Models(resolve_all(make_plan("lite", ["wer"]).weights), "cpu")
 

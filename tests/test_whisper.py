@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jwb_dh_v1.errors import NotApplicable, SetupError
-from jwb_dh_v1.nets.ctranslate2 import read_ctranslate2, whisper_names
-from jwb_dh_v1.nets.whisper import Word, load_ctranslate2
-from jwb_dh_v1.weights import resolve
+from jwb_dh_v1.networks.ctranslate2 import read_ctranslate2, whisper_names
+from jwb_dh_v1.networks.weights import resolve
+from jwb_dh_v1.networks.whisper import Word, load_ctranslate2
 
 TWO_CITIES = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it "
@@ -140,8 +140,8 @@ def multilingual_files(folder: Path) -> list[Path]:
 
 
 def test_a_multilingual_package_knows_its_languages(tmp_path: Path):
-    from jwb_dh_v1.nets.ctranslate2 import whisper_network
-    from jwb_dh_v1.nets.whisper_large import LargeWhisper
+    from jwb_dh_v1.networks.ctranslate2 import whisper_network
+    from jwb_dh_v1.networks.whisper_large import LargeWhisper
 
     network, words = whisper_network(*multilingual_files(tmp_path))
     settings = network.generation_config
@@ -165,7 +165,7 @@ def test_only_english_is_heard(whisper):
 
 @pytest.fixture(scope="module")
 def two_cities() -> np.ndarray:
-    from jwb_dh_v1.audio import decode_audio
+    from jwb_dh_v1.media.audio import decode_audio
 
     audio = decode_audio(resolve("two-cities"))
     assert audio is not None
@@ -230,8 +230,8 @@ def test_a_known_text_gets_the_times(whisper, two_cities):
 def test_loading_leaves_the_random_numbers_alone(whisper):
     import torch
 
-    from jwb_dh_v1.nets.whisper import load_tiny_en
-    from jwb_dh_v1.weights import resolve_all
+    from jwb_dh_v1.networks.weights import resolve_all
+    from jwb_dh_v1.networks.whisper import load_tiny_en
 
     torch.manual_seed(3)
     wanted = torch.rand(4)

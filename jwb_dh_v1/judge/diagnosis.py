@@ -14,9 +14,9 @@ import numpy as np
 from scipy import stats
 
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.judge.agreement import CODES, coincidences, corrected, kappa
-from jwb_dh_v1.judge.intervals import Estimate, estimate
 from jwb_dh_v1.judge.statistics import Judgement
+from jwb_dh_v1.stats.agreement import CODES, coincidences, corrected, kappa
+from jwb_dh_v1.stats.intervals import Estimate, estimate
 
 # Families by the words of a model id. A family is who trained it: what they share is data and taste.
 FAMILIES = {

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jwb_dh_v1.audio import Audio, decode_audio
-from jwb_dh_v1.data.pairs import VIDEOS
+from jwb_dh_v1.dataset.pairs import VIDEOS
 from jwb_dh_v1.errors import DataNotFound, SampleError
 from jwb_dh_v1.judge.run import Item
 from jwb_dh_v1.judge.speech import TARGET_LUFS, Speech, prepare
+from jwb_dh_v1.media.audio import Audio, decode_audio
 
 SOUNDS = (*VIDEOS, ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac")
 REAL = "real"  # as a baseline: the dataset's own clips
@@ -84,7 +84,7 @@ def _plain(place: Path) -> Iterator[Texts]:
 
 
 def _rows(data: str, split: str, revision: str | None, real: bool) -> Iterator[Texts]:
-    from jwb_dh_v1.data.load import load_dataset
+    from jwb_dh_v1.dataset.load import load_dataset
 
     columns = ["sample_id", "identity_id", "transcript", *(["video"] if real else [])]
     for row in load_dataset(data, split=split, streaming=True, columns=columns, revision=revision):

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-import jwb_dh_v1
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.judge.log import Record, digest, row_of
 from jwb_dh_v1.judge.request import Prompt
 from jwb_dh_v1.judge.rubric import JWB_R1, Rubric, prompt
 from jwb_dh_v1.judge.speech import Speech
 from jwb_dh_v1.judge.statistics import Judgement, Order, Outcome
+from jwb_dh_v1.version import __version__
 
 Orders = Literal["both", "emergent"]
 
@@ -146,7 +146,7 @@ def facts(item: Item, order: Order, repeat: int, asker: Asker) -> Record:
         "seconds": [one and one.seconds for one in heard],
         "loudness": [one and one.lufs for one in heard],
         "gain": [one and one.gain for one in heard],
-        "package": jwb_dh_v1.__version__,
+        "package": __version__,
     }
 
 

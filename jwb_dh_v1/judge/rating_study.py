@@ -19,9 +19,9 @@ from typing import Literal
 
 import numpy as np
 
-from jwb_dh_v1.audio import Audio, decode_audio
 from jwb_dh_v1.errors import SampleError, SetupError
 from jwb_dh_v1.judge.ratings import Rating, append_rating, read_ratings
+from jwb_dh_v1.media.audio import Audio, decode_audio
 
 Choice = Literal["first", "second", "tie"]
 CHECK = "check:"

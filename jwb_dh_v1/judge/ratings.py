@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jwb_dh_v1.errors import DataNotFound, SampleError, SetupError
+from jwb_dh_v1.files import write_atomically
 from jwb_dh_v1.judge.statistics import Judgement
-from jwb_dh_v1.results import write_atomically
 
 REQUIRED = ("item_id", "system_a", "system_b", "order_shown", "rater_id", "choice")
 LEAST_PASSED = 0.75  # of a rater's attention checks: one of four may be missed, none of three

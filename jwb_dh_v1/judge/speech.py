@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jwb_dh_v1.audio import Audio, is_silent
 from jwb_dh_v1.errors import BadAudio, MissingPackage
+from jwb_dh_v1.media.audio import Audio, is_silent
 
 RATE = 16000
 BLOCK_SECONDS = 0.4

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable, SampleError
-from jwb_dh_v1.judge.intervals import Estimate, estimate, sign_flip_test
+from jwb_dh_v1.stats.intervals import Estimate, estimate, sign_flip_test
 
 Outcome = Literal["win", "tie", "loss"]
 Order = Literal["system_first", "baseline_first"]

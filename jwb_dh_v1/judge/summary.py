@@ -19,10 +19,10 @@ from jwb_dh_v1.judge.diagnosis import (
     same_family_warning,
     swap_consistency,
 )
-from jwb_dh_v1.judge.intervals import Estimate, holm
-from jwb_dh_v1.judge.models import AdjustedRate, BradleyTerry, adjusted_win_rate, bradley_terry
 from jwb_dh_v1.judge.question import Judged
+from jwb_dh_v1.judge.rating_models import AdjustedRate, BradleyTerry, adjusted_win_rate, bradley_terry
 from jwb_dh_v1.judge.statistics import Comparison, Failures, WinRate, compare, win_rate
+from jwb_dh_v1.stats.intervals import Estimate, holm
 
 if TYPE_CHECKING:
     from rich.console import Console

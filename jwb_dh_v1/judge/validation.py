@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.judge.agreement import (
+from jwb_dh_v1.judge.ratings import LEAST_PASSED, Rating, panel_of
+from jwb_dh_v1.judge.statistics import Judgement, pairs_of
+from jwb_dh_v1.stats.agreement import (
     CODES,
     Agreement,
     SystemLevel,
@@ -26,10 +28,8 @@ from jwb_dh_v1.judge.agreement import (
     plurality,
     system_level,
 )
-from jwb_dh_v1.judge.calibration import Calibrated, calibrated
-from jwb_dh_v1.judge.intervals import Estimate, estimate
-from jwb_dh_v1.judge.ratings import LEAST_PASSED, Rating, panel_of
-from jwb_dh_v1.judge.statistics import Judgement, pairs_of
+from jwb_dh_v1.stats.calibration import Calibrated, calibrated
+from jwb_dh_v1.stats.intervals import Estimate, estimate
 
 Key = tuple[str, str, str]  # sample, system, baseline
 

@@ -21,10 +21,10 @@ from jwb_dh_v1.metrics import (
     speech,
     vbench,
 )
-from jwb_dh_v1.region import REGIONS, Region, Rule
-from jwb_dh_v1.results.policy import Policy
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import State
+from jwb_dh_v1.metrics.policy import Policy
+from jwb_dh_v1.metrics.region import REGIONS, Region, Rule
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import State
 
 MOBILENET = "MobileNetV2 (ImageNet)"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from jwb_dh_v1 import features
 from jwb_dh_v1.errors import TooShort
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Mean
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Mean
+from jwb_dh_v1.networks import features
 
 
 def pair_scores(vectors: np.ndarray) -> np.ndarray:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import cv2
 import numpy as np
 
-from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.errors import NotApplicable, TooShort
-from jwb_dh_v1.features import BATCH, IMAGENET_MEAN, IMAGENET_STD, models_of
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Frechet, Mean, Moments, frechet_distance
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Frechet, Mean, Moments, frechet_distance
+from jwb_dh_v1.networks.features import BATCH, IMAGENET_MEAN, IMAGENET_STD, models_of
 
 if TYPE_CHECKING:
     import torch

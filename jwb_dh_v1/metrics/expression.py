@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jwb_dh_v1.annotate.litert import Square, sigmoid
-from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.features import BATCH, models_of
+from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.distribution import frechet_of
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Frechet
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Frechet
+from jwb_dh_v1.networks.detectors.litert import Square, sigmoid
+from jwb_dh_v1.networks.features import BATCH, models_of
 
 if TYPE_CHECKING:
-    from jwb_dh_v1.annotate.litert import Model
+    from jwb_dh_v1.networks.detectors.litert import Model
 
 # Pixels per unit of the standard face: eyes 6 pixels apart. What is smaller shows no expression, and enlarging the
 # picture until its eyes are 63 pixels apart would take gigabytes.
@@ -43,8 +43,7 @@ def coefficients(clip: Clip) -> np.ndarray:
     def make() -> np.ndarray:
         import torch
 
-        from jwb_dh_v1 import features_face
-        from jwb_dh_v1.nets import deep3d
+        from jwb_dh_v1.networks import deep3d, features_face
 
         points, net, device = features_face.five_points(clip), models_of(clip).deep3d, models_of(clip).device
         height = clip.size[1]
@@ -65,7 +64,7 @@ def coefficients(clip: Clip) -> np.ndarray:
 
 def expression(clip: Clip) -> np.ndarray:
     """The 64 expression coefficients of every frame with a face, float32 [n, 64]; errors as `coefficients`."""
-    from jwb_dh_v1.nets import deep3d
+    from jwb_dh_v1.networks import deep3d
 
     return coefficients(clip)[:, deep3d.EXPRESSION]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from jwb_dh_v1 import features
-from jwb_dh_v1.clip import Clip
+from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.distribution import FVD_FRAMES, check_fvd_length, frechet_of
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Frechet
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Frechet
+from jwb_dh_v1.networks import features
 
 
 def lite_fid(sample: Sample) -> Frechet:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jwb_dh_v1 import features, features_face
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Mean
+from jwb_dh_v1.metrics.region import MARGIN
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Mean
+from jwb_dh_v1.networks import features, features_face
 
 FRAMES = 16  # per clip part, evenly spaced: dlib's network takes 65 ms a face on two cores
 SAME_PERSON = 0.6  # dlib's own decision threshold for the distance of two descriptors
@@ -90,8 +91,8 @@ def lite_csim_curve(sample: Sample) -> np.ndarray:
     if sample.reference is None:
         raise NotApplicable("there is no reference to compare with")
     moments = np.unique(np.linspace(start, stop - 1, FRAMES).round().astype(int))
-    ours = features.dlib_identity(sample.generated, moments - sample.generated.start)
-    theirs = features.dlib_identity(sample.reference, moments - sample.reference.start)
+    ours = features.dlib_identity(sample.generated, moments - sample.generated.start, MARGIN)
+    theirs = features.dlib_identity(sample.reference, moments - sample.reference.start, MARGIN)
     return rescaled_cosine(ours, theirs)
 
 

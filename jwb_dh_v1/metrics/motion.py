@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.errors import NotFinite, TooShort, TooSmall
-from jwb_dh_v1.features import models_of
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Rate
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Rate
+from jwb_dh_v1.networks.features import models_of
 
 FLOW_SIDE = 256  # the shorter side that DIS sees; VBench's threshold is 6 px at this size
 RAFT_SIDE = 121  # pixels; a smaller side pads to 120 or less, where RAFT's coarsest correlations give NaN
@@ -136,7 +136,7 @@ def raft_seen(sample: Sample) -> np.ndarray:
 
 
 def _raft(clip: Clip, whole: bool) -> np.ndarray:
-    from jwb_dh_v1.nets import raft  # here, because it imports torch
+    from jwb_dh_v1.networks import raft  # here, because it imports torch
 
     width, height = clip.size
     if min(width, height) < RAFT_SIDE:

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable, TooSmall
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Mean
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Mean
 
 PEAK = 255.0
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2

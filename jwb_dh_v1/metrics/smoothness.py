@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.errors import TooShort, TooSmall
-from jwb_dh_v1.features import models_of
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Mean
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Mean
+from jwb_dh_v1.networks.features import models_of
 
 AMT_SIDE = 113  # the smallest shorter side in pixels that is 128 when padded to a multiple of 16
 LITE_SIDE = 256  # the shorter side is made this small before DIS looks, as for dynamic degree
@@ -63,7 +63,7 @@ def _amt(clip: Clip) -> np.ndarray:
             "matching levels would be one cell wide and give NaN."
         )
     triples = _triples(clip)
-    from jwb_dh_v1.nets import amt  # here, because it imports torch
+    from jwb_dh_v1.networks import amt  # here, because it imports torch
 
     models = models_of(clip)
     return np.array(

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jwb_dh_v1 import features
-from jwb_dh_v1.clip import Clip
 from jwb_dh_v1.errors import NotApplicable, SampleError
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Mean, Words
 from jwb_dh_v1.metrics.wer import Errors, errors
 from jwb_dh_v1.metrics.wer_profiles import base
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Mean, Words
+from jwb_dh_v1.networks import features
 
 Ear = Callable[[Clip, str], str]  # clip and language -> the words heard
 

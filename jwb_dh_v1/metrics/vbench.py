@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from jwb_dh_v1.clip import Clip
-from jwb_dh_v1.features import models_of
+from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.consistency import pair_scores
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.state import Mean
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Mean
+from jwb_dh_v1.networks.features import models_of
 
 
 def dino(clip: Clip) -> np.ndarray:
     """DINO ViT-B/16 features of every frame, float32 [T, 768]."""
 
     def make() -> np.ndarray:
-        from jwb_dh_v1 import features_vbench  # here, because it imports torch
+        from jwb_dh_v1.networks import features_vbench  # here, because it imports torch
 
         return features_vbench.dino(models_of(clip).dino, clip.chunks(features_vbench.BATCH))
 
@@ -33,7 +33,7 @@ def clip_b32(clip: Clip) -> np.ndarray:
     """CLIP ViT-B/32 embeddings of every frame's centre square, float32 [T, 512]."""
 
     def make() -> np.ndarray:
-        from jwb_dh_v1 import features_vbench
+        from jwb_dh_v1.networks import features_vbench
 
         return features_vbench.clip_image(models_of(clip).clip_b32, clip.chunks(features_vbench.BATCH))
 
@@ -44,7 +44,7 @@ def clip_l14(clip: Clip) -> np.ndarray:
     """CLIP ViT-L/14 embeddings of every frame's centre square, float32 [T, 768]."""
 
     def make() -> np.ndarray:
-        from jwb_dh_v1 import features_vbench
+        from jwb_dh_v1.networks import features_vbench
 
         return features_vbench.clip_image(models_of(clip).clip_l14, clip.chunks(features_vbench.BATCH))
 
@@ -104,7 +104,7 @@ def musiq(clip: Clip) -> np.ndarray:
     """MUSIQ scores (trained on SPAQ) of every frame, float32 [T], on the network's own scale of 0..100."""
 
     def make() -> np.ndarray:
-        from jwb_dh_v1 import features_vbench
+        from jwb_dh_v1.networks import features_vbench
 
         return features_vbench.musiq(models_of(clip).musiq, clip.chunks(features_vbench.BATCH))
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable
+from jwb_dh_v1.metrics.state import Mean
 from jwb_dh_v1.metrics.wer_profiles import PROFILES, Profile, Unit, profile_of, unit_of
-from jwb_dh_v1.results import bootstrap_interval
-from jwb_dh_v1.state import Mean
+from jwb_dh_v1.stats.intervals import bootstrap_interval
 
 __all__ = ["PROFILES", "Corpus", "Counts", "Errors", "Profile", "compression_ratio", "corpus", "corpus_of", "errors",
            "profile_of", "unit_of"]  # fmt: skip

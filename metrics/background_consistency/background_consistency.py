@@ -1,6 +1,6 @@
 """Background consistency: how alike the centre square of each frame stays, by CLIP features."""
 
-import jwb_dh_v1.hf as hf
+import jwb_dh_v1.integrations.hf as hf
 
 
 class BackgroundConsistency(hf.Module):

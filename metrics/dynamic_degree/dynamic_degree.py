@@ -1,6 +1,6 @@
 """Dynamic degree: the share of videos in which something moves much."""
 
-import jwb_dh_v1.hf as hf
+import jwb_dh_v1.integrations.hf as hf
 
 
 class DynamicDegree(hf.Module):

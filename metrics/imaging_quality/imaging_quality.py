@@ -1,6 +1,6 @@
 """Imaging quality: noise, blur and exposure of the frames, by MUSIQ trained on SPAQ."""
 
-import jwb_dh_v1.hf as hf
+import jwb_dh_v1.integrations.hf as hf
 
 
 class ImagingQuality(hf.Module):

@@ -1,6 +1,6 @@
 """Motion smoothness: how well every second frame is predicted from its two neighbours."""
 
-import jwb_dh_v1.hf as hf
+import jwb_dh_v1.integrations.hf as hf
 
 
 class MotionSmoothness(hf.Module):

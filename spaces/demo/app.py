@@ -36,11 +36,11 @@ from gate import WORKERS, Gate
 from look import CSS, CURVE_JS, THEME
 from starlette.middleware import Middleware
 
-from jwb_dh_v1.data.pairs import VIDEOS
+from jwb_dh_v1.analysis.wording import title
+from jwb_dh_v1.dataset.pairs import VIDEOS
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.results.tables import title
-from jwb_dh_v1.weights import fetch
+from jwb_dh_v1.networks.weights import fetch
+from jwb_dh_v1.scoring.plan import make_plan
 
 WAITING = 20  # jobs in the queue
 REGIONS = [("Body", "body"), ("Face", "face"), ("Hands", "hands")]
@@ -54,7 +54,7 @@ def examples() -> list[list[str]]:
     data = os.environ.get("JWB_DEMO_DATA")
     if not data:
         return []
-    from jwb_dh_v1.data.load import load_dataset
+    from jwb_dh_v1.dataset.load import load_dataset
 
     folder, found = WORK / "examples", []
     systems = Path(data).absolute().parent / "systems"

@@ -12,13 +12,13 @@ from typing import Any
 
 from uploads import SOUNDS, Refused, check_sound
 
-from jwb_dh_v1.audio import Audio, decode_audio
-from jwb_dh_v1.data.pairs import VIDEOS
+from jwb_dh_v1.analysis.wording import printable
+from jwb_dh_v1.dataset.pairs import VIDEOS
 from jwb_dh_v1.errors import MissingPackage, MissingWeights, NotApplicable
 from jwb_dh_v1.judge.speech import TARGET_LUFS, prepare
+from jwb_dh_v1.media.audio import Audio, decode_audio
+from jwb_dh_v1.media.probe import open_container
 from jwb_dh_v1.metrics.speech import word_errors
-from jwb_dh_v1.probe import open_container
-from jwb_dh_v1.results.plots import printable
 
 FILES = [*VIDEOS, *SOUNDS]
 WORDS = ("wer", "substitutions", "deletions", "insertions", "words", "reference", "hypothesis", "flags")
@@ -46,8 +46,8 @@ def recognise(audio: Audio) -> str:
     if audio.silent:
         return ""
     if not whisper:
-        from jwb_dh_v1.nets.whisper import load_tiny_en
-        from jwb_dh_v1.weights import resolve_all
+        from jwb_dh_v1.networks.weights import resolve_all
+        from jwb_dh_v1.networks.whisper import load_tiny_en
 
         names = ("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json")
         whisper.append(load_tiny_en(resolve_all(names)))

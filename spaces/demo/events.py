@@ -25,11 +25,11 @@ from files import KEEPER, WORK, workplace
 from gate import is_tool
 from uploads import Refused, check_text, check_video, gather, shown
 
-from jwb_dh_v1.clip import Clip
-from jwb_dh_v1.data.pairs import VIDEOS, pair, videos_in
+from jwb_dh_v1.analysis.wording import printable
+from jwb_dh_v1.dataset.pairs import VIDEOS, pair, videos_in
 from jwb_dh_v1.errors import JwbError
-from jwb_dh_v1.results.plots import printable
-from jwb_dh_v1.sample import Sample
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.sample import Sample
 
 REGIONS = ["body", "face", "hands"]
 ALL: list[str] = []

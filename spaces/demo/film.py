@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from views import digits
 
-from jwb_dh_v1.clip import Clip
+from jwb_dh_v1.analysis.wording import number, title
 from jwb_dh_v1.errors import JwbError
+from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.region import Rule
-from jwb_dh_v1.results import Result
-from jwb_dh_v1.results.plots import frame_plot
-from jwb_dh_v1.results.tables import number, title
-from jwb_dh_v1.results.worst import curve_frames
-from jwb_dh_v1.sample import Sample
+from jwb_dh_v1.metrics.region import Rule
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.report.plots import frame_plot
+from jwb_dh_v1.report.worst import curve_frames
+from jwb_dh_v1.scoring.result import Result
 
 FILM = 240  # frames kept for the page, evenly taken
 FILM_SIDE = 420  # longer side of a kept frame in pixels

@@ -15,10 +15,10 @@ from typing import Any
 from files import workplace
 from uploads import Refused, shown
 
-from jwb_dh_v1.audio import Audio, decode_audio
+from jwb_dh_v1.analysis.wording import printable
 from jwb_dh_v1.errors import JudgeModelMismatch, JwbError, NotApplicable
 from jwb_dh_v1.judge.backends import PAPER
-from jwb_dh_v1.results.plots import printable
+from jwb_dh_v1.media.audio import Audio, decode_audio
 
 OPENAI = "https://api.openai.com/v1"
 DOLLARS = 1.0  # of the visitor's money in one call, at most

@@ -20,14 +20,15 @@ from typing import Any
 import film as films
 from uploads import BATCH_FRAMES, Refused
 
-from jwb_dh_v1.benchmark import score
+from jwb_dh_v1.analysis.wording import title
 from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.models import Models
-from jwb_dh_v1.plan import make_plan, without_missing
-from jwb_dh_v1.results.tables import remarks, title
-from jwb_dh_v1.sample import Sample
-from jwb_dh_v1.weights import resolve_all
+from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.weights import resolve_all
+from jwb_dh_v1.report.tables import remarks
+from jwb_dh_v1.scoring.plan import make_plan, without_missing
+from jwb_dh_v1.scoring.run import score
 
 try:
     # ZeroGPU's package; elsewhere there is none (or, beside a checkout, the folder of that name), and nothing is done.

@@ -14,10 +14,10 @@ from typing import Any
 
 from files import WORK
 
-from jwb_dh_v1.data.pairs import VIDEOS
+from jwb_dh_v1.analysis.wording import printable
+from jwb_dh_v1.dataset.pairs import VIDEOS
 from jwb_dh_v1.errors import JwbError
-from jwb_dh_v1.probe import VideoInfo, open_container, probe
-from jwb_dh_v1.results.plots import printable
+from jwb_dh_v1.media.probe import VideoInfo, open_container, probe
 
 MB = 2**20
 FILE_BYTES = 100 * MB  # one upload

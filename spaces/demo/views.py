@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from jwb_dh_v1.results.leaderboard import leaderboard, to_html
-from jwb_dh_v1.results.plots import printable
-from jwb_dh_v1.results.reconcile import published
-from jwb_dh_v1.results.tables import STAND_INS, number, title
+from jwb_dh_v1.analysis.leaderboard import leaderboard, to_html
+from jwb_dh_v1.analysis.reconcile import published
+from jwb_dh_v1.analysis.wording import STAND_INS, number, printable, title
 
 TABLE = ["Metric", "Region", "Value", "Better", "n / skipped / failed", "95 % interval", "Network", "Note"]
 SPEECH = ["Recording", "Length", "Loudness", "WER", "Wrong / missing / added", "Words heard"]

@@ -29,10 +29,10 @@ from look import CSS, THEME
 from starlette.middleware import Middleware
 from uploads import BATCH_FRAMES, CLIPS, FILE_BYTES, FRAMES, MB, SECONDS, SIDE, SOUNDS
 
-from jwb_dh_v1.data.pairs import VIDEOS
+from jwb_dh_v1.analysis.wording import title
+from jwb_dh_v1.dataset.pairs import VIDEOS
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.wer_profiles import PROFILES
-from jwb_dh_v1.results.tables import title
 
 WAITING = 20  # jobs in the queue
 WORK_QUEUE = {"concurrency_limit": 1, "concurrency_id": WORKERS}

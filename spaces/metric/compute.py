@@ -22,13 +22,12 @@ from files import KEEPER
 from gradio.utils import NamedString
 from uploads import BATCH_FRAMES, CLIPS, MB, Refused, check_sound, check_text, check_video, shown
 
+from jwb_dh_v1.analysis.wording import printable, title
 from jwb_dh_v1.errors import JwbError, MissingWeights
+from jwb_dh_v1.integrations.publish import METRICS
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.plan import make_plan
-from jwb_dh_v1.publish import METRICS
-from jwb_dh_v1.results.plots import printable
-from jwb_dh_v1.results.tables import title
-from jwb_dh_v1.weights import FILES, accepted, resolve
+from jwb_dh_v1.networks.weights import FILES, accepted, resolve
+from jwb_dh_v1.scoring.plan import make_plan
 
 HERE = Path(__file__).parent
 METRIC = next((name for name in METRICS if (HERE / f"{name}.py").is_file()), "")

@@ -1,0 +1,1 @@
+"""What results say: comparison, diagnosis, ablation, leaderboard, submission check, export."""

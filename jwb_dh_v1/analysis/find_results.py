@@ -1,0 +1,57 @@
+"""Where results are looked for: folders, files, and datasets on the Hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from jwb_dh_v1.errors import DataNotFound
+from jwb_dh_v1.version import __version__
+
+HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+PATTERNS = ["results.json", "*/results.json"]  # `*` also stands for `/` here
+
+
+def result_files(sources: Iterable[str | Path]) -> Iterable[tuple[str, Path]]:
+    """Files `results.json` with the name to call each by.
+
+    Args:
+        sources: folders (looked through at any depth), files, or Hub datasets as `OWNER/NAME` or `OWNER/NAME@REVISION`.
+
+    Raises:
+        DataNotFound: a source is none of these, or cannot be reached.
+
+    """
+    for source in sources:
+        place, prefix = Path(source), ""
+        if not place.exists():
+            place, prefix = from_hub(str(source)), f"{source}: "
+        if place.is_file():
+            yield str(place), place
+        for path in sorted(place.rglob("results.json")) if place.is_dir() else ():
+            inside = path.relative_to(place)
+            if path.is_file() and not any(part.startswith(".") for part in inside.parts):
+                yield (f"{prefix}{inside.as_posix()}" if prefix else str(path)), path
+
+
+def from_hub(name: str) -> Path:
+    """A Hub dataset's `results.json` files, fetched into the Hub's own cache."""
+    match = HUB_NAME.fullmatch(name)
+    if match is None:
+        raise DataNotFound(f"{name} is no folder, no file, and no Hub dataset as OWNER/NAME.")
+    import huggingface_hub.utils
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    transport = getattr(huggingface_hub.utils, "httpx", None)
+    broken = (OSError,) if transport is None else (OSError, transport.RequestError)
+    try:
+        place = snapshot_download(
+            match["repo"], repo_type="dataset", revision=match["revision"], allow_patterns=PATTERNS,
+            library_name="jwb-dh-v1", library_version=__version__,
+        )  # fmt: skip
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, *broken) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataNotFound(f"{name} is no folder here, and cannot be had from the Hub: {reason}.") from error
+    return Path(place)

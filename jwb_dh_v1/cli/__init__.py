@@ -1,0 +1,1 @@
+"""The command line `jwb-dh`, one file per group of commands."""

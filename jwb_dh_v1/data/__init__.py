@@ -1,1 +1,0 @@
-"""The dataset: schema, loading, pairing with generated videos, and the teaser."""

@@ -1,0 +1,1 @@
+"""The dataset: schema, loading, pairing with generated videos, checking, prompts and generation."""

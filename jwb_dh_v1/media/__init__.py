@@ -1,0 +1,1 @@
+"""One video: probed, decoded (in a process of its own), heard, annotated and written."""

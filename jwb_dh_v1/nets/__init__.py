@@ -1,1 +1,0 @@
-"""Architectures that no listed package provides, one file each."""

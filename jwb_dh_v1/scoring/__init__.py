@@ -1,0 +1,1 @@
+"""From samples to a result: the plan, shards, executors, and what a result holds."""

@@ -1,0 +1,242 @@
+"""Results: scores in long form with everything needed to compare them, and one row per sample, metric and region."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jwb_dh_v1.errors import DataNotFound, SetupError
+from jwb_dh_v1.metrics.state import Frechet
+
+if TYPE_CHECKING:
+    from jwb_dh_v1.files import Folder
+
+SCHEMA = "jwb-dh-v1/results/1"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample x metric x region.
+
+    Attributes:
+        value: the sample's own score; None unless `status` is `ok` and the metric has a score for a single sample.
+        n: parts that went into it (two hands: 2).
+        coverage: share of the clip's frames in which the part was seen, 0..1.
+        status: `ok`, `skipped` (nothing to measure) or `failed`.
+        error, message: type and sentence of a skip or failure, else empty.
+        curve: one number per frame or frame pair of the first part, for plots.
+        facts: details as JSON (for WER the texts and counts), else empty.
+        sha256: of the generated file.
+
+    """
+
+    sample_id: str
+    identity_id: str
+    metric: str
+    region: str
+    value: float | None
+    n: int
+    coverage: float | None
+    status: str
+    error: str = ""
+    message: str = ""
+    curve: tuple[float, ...] = ()
+    facts: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One cell of the result table.
+
+    Attributes:
+        value: the score; None where no sample was ok.
+        n, skipped, failed: numbers of samples; their sum is the size of the set.
+        ci95: 95 % interval, or None where it cannot be given (`ci_method` says why).
+        coverage: mean share of frames in which the part was seen.
+        networks: what looked at the frames.
+        failures: what samples without a score count as (`policy.py`); n counts those with one.
+        note: what to mind when reading the value, or nothing.
+
+    """
+
+    metric: str
+    region: str
+    value: float | None
+    n: int
+    skipped: int
+    failed: int
+    ci95: tuple[float, float] | None
+    ci_method: str
+    higher_is_better: bool
+    range: tuple[float | None, float | None]
+    unit: str
+    coverage: float | None
+    networks: str
+    failures: str = "strict"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """All scores of one system under one plan.
+
+    Attributes:
+        complete: whether no more samples failed than were allowed to.
+        samples: pyarrow Table of `Row`s: one per sample, metric and region.
+        folder: where it was written, if it was, and not to a URL.
+
+    """
+
+    name: str
+    protocol: str
+    complete: bool
+    scores: tuple[Score, ...]
+    plan: Mapping[str, Any]
+    versions: Mapping[str, str]
+    device: str
+    samples: Any = field(default=None, repr=False, compare=False)
+    folder: Path | None = None
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of `samples`, one at a time."""
+        for batch in self.samples.to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                yield Row(**{**row, "curve": tuple(row["curve"])})
+
+    def __getitem__(self, key: tuple[str, str]) -> Score:
+        """Return the score of (metric, region)."""
+        for score in self.scores:
+            if (score.metric, score.region) == key:
+                return score
+        raise KeyError(f"no score for metric {key[0]!r} on region {key[1]!r}")
+
+    def to_json(self) -> str:
+        """`results.json`: the same run gives the same bytes; infinite values are the string `inf`."""
+        document = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "protocol": self.protocol,
+            "complete": self.complete,
+            "device": self.device,
+            "scores": [asdict(score) for score in self.scores],
+            "plan": dict(self.plan),
+            "versions": dict(self.versions),
+        }
+        return json.dumps(_plain(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result:
+        """Read a finished run.
+
+        Args:
+            folder: where it was written, a path or a URL.
+
+        Raises:
+            DataNotFound: the folder holds no results.
+            SetupError: they cannot be read.
+
+        """
+        import pyarrow as pa
+
+        from jwb_dh_v1.files import folder_at
+
+        try:
+            return cls._load(folder_at(folder))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SetupError(
+                f"The results in {folder} are damaged ({reason}); the `jwb-dh score` or `jwb-dh merge` that made them "
+                "makes them again from the shards."
+            ) from error
+
+    @classmethod
+    def _load(cls, folder: Folder) -> Result:
+        import pyarrow.parquet as pq
+
+        file, rows = folder.open("results.json"), folder.open("samples.parquet")
+        if file is None:
+            raise DataNotFound(
+                f"{folder.place} holds no results.json; run `jwb-dh score ... --out {folder.place}` first."
+            )
+        if rows is None:
+            raise FileNotFoundError("samples.parquet is missing")
+        with file:
+            found = json.loads(file.read())
+        scores = []
+        for cell in found["scores"]:
+            cell["value"] = math.inf if cell["value"] == "inf" else cell["value"]
+            cell["range"] = tuple(cell["range"])
+            cell["ci95"] = tuple(cell["ci95"]) if cell["ci95"] else None
+            scores.append(Score(**cell))
+        keys = ("name", "protocol", "complete", "plan", "versions", "device")
+        with rows:
+            table = pq.read_table(rows)
+        return cls(**{k: found[k] for k in keys}, scores=tuple(scores), samples=table, folder=folder.path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    texts = ("sample_id", "identity_id", "metric", "region", "status", "error", "message", "facts", "sha256")
+    types = dict.fromkeys(texts, pa.string()) | {
+        "value": pa.float64(),
+        "n": pa.int32(),
+        "coverage": pa.float64(),
+        "curve": pa.list_(pa.float32()),
+    }
+    return pa.schema([(name, types[name]) for name in Row.__dataclass_fields__])
+
+
+def rows_table(rows: Sequence[Row]) -> Any:
+    """Rows as a pyarrow Table."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=_schema())
+
+
+def parquet_bytes(table: Any) -> bytes:
+    """A table as a Parquet file; equal rows give equal bytes, however the table was put together."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    # A table that was read from Parquet names its list items otherwise; the cast gives it the names of a fresh one.
+    pq.write_table(table.cast(_schema()).combine_chunks(), sink, row_group_size=10_000)
+    return bytes(sink.getvalue())
+
+
+def jackknife_interval(state: Frechet) -> tuple[tuple[float, float] | None, str]:
+    """95 % normal interval of a Fréchet distance, leaving out one identity (or one of 20 groups of them) at a time.
+
+    Resampling with replacement would lower the rank of the covariance and so raise every distance; leaving out does
+    not. Given only while rows are kept (at most as many frames as dimensions).
+    """
+    if state.generated.rows is None or state.reference.rows is None:
+        return None, "none: more frames than feature dimensions"
+    labels = sorted(set(state.generated.groups))
+    groups = [labels[i::20] for i in range(min(20, len(labels)))]
+    if len(groups) < 2:
+        return None, "none: fewer than two identities"
+    left = [state.without(frozenset(group)).value() for group in groups]
+    if not all(math.isfinite(v) for v in left):
+        return None, "none: too few frames without one identity"
+    value, k = state.value(), len(left)
+    half = 1.96 * math.sqrt((k - 1) / k * float(np.sum(np.square(np.array(left) - np.mean(left)))))
+    return (max(0.0, value - half), value + half), f"jackknife over {k} groups of identities, normal"

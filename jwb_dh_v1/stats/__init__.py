@@ -1,0 +1,1 @@
+"""Statistics on arrays: intervals, tests, agreement between raters, fitted models."""
