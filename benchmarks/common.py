@@ -21,7 +21,7 @@ from jwb_dh_v1.errors import MissingWeights
 from jwb_dh_v1.media.annotations import Annotations
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.networks.pool import HOMES, Models
+from jwb_dh_v1.networks.pool import HOMES, NetworkPool
 from jwb_dh_v1.networks.weights import resolve
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -102,18 +102,18 @@ def weight_files(protocols: Iterable[str], folder: Path, metrics: Iterable[str] 
     return files
 
 
-def networks(files: dict[str, Path], boxes: str = "annotations", precision: str = "fp32") -> Models:
-    """`Models` on the CPU with every network of `files` loaded."""
-    models = Models(files, "cpu", boxes, precision=precision)  # type: ignore[arg-type]
+def networks(files: dict[str, Path], boxes: str = "annotations", precision: str = "fp32") -> NetworkPool:
+    """`NetworkPool` on the CPU with every network of `files` loaded."""
+    models = NetworkPool(files, "cpu", boxes, precision=precision)  # type: ignore[arg-type]
     if "scrfd" in files:
         models.scrfd = FixedFace()  # type: ignore[assignment]
     models.preload(files, "annotations")
     return models
 
 
-def without_memory(models: Models) -> Models:
+def without_memory(models: NetworkPool) -> NetworkPool:
     """A twin with the same networks that remembers no clip."""
-    twin = Models(models.weights, "cpu", models.boxes, models.keypoints, models.precision)
+    twin = NetworkPool(models.weights, "cpu", models.boxes, models.keypoints, models.precision)
     for home in {*HOMES.values(), "detector"} & set(vars(models)):
         setattr(twin, home, vars(models)[home])
     return twin
@@ -154,7 +154,7 @@ def teaser_pairs(clips: int, frames: int, folder: Path) -> tuple[list[Sample], i
         write_mp4(real, pictures, row["fps"])
         write_mp4(made, (cv2.GaussianBlur(picture, (0, 0), len(picture) / 72) for picture in pictures), row["fps"])
         given = part_of(annotations_of(row), slice(first, first + count))
-        samples.append(Sample(name, Clip(made), Clip(real, annotations=given), identity=row["identity_id"]))
+        samples.append(Sample(name, Clip(made), Clip(real, annotations=given), person_id=row["identity_id"]))
     return samples, whole
 
 

@@ -28,7 +28,7 @@ from profile_run import fresh
 from stages import NETWORKS
 
 from jwb_dh_v1 import Sample, score
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 
 SETS = (20_000, 2_000_000)
 # Dense float32 outside the tensor cores, TFLOPS as published by the maker; dollars an hour, an assumption.
@@ -74,7 +74,7 @@ def check(clips: int, frames: int) -> None:
           f"{100 * (rest / (per * count) - 1):+.0f} %.")  # fmt: skip
 
 
-def _run(samples: list[Sample], models: Models, out: Path) -> float:
+def _run(samples: list[Sample], models: NetworkPool, out: Path) -> float:
     begun = time.perf_counter()
     score(fresh(samples, "annotations"), video_metrics("lite"), protocol="lite", models=without_memory(models),
           boxes="annotations", weights=models.weights, device="cpu", out=out)  # fmt: skip

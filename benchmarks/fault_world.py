@@ -137,7 +137,7 @@ class Cold(Child):
 
     def __init__(self, arguments: list[str], extra: dict[str, str]) -> None:
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, "-m", "jwb_dh_v1.cli.main", *arguments]
+        command = [sys.executable, "-m", "jwb_dh_v1.cli", *arguments]
         process = subprocess.Popen(command, env={**os.environ, **extra}, stdout=self.log, stderr=self.log)
         process.returncode = 0  # it is waited for here
         self.pid, self.begun, self.code = process.pid, time.monotonic(), None

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from pytorch_fid.fid_score import calculate_frechet_distance
 
-from jwb_dh_v1.metrics.state import Moments, frechet_distance
+from jwb_dh_v1.metrics.state import FeatureStatistics, frechet_distance
 
 T = TypeVar("T")
 WIDTH = 2048
@@ -41,7 +41,7 @@ def main() -> None:
     for n, repeats in REPEATS.items():
         a = np.abs(random.normal(size=(n, WIDTH)) @ mix)
         b = np.abs(random.normal(size=(n, WIDTH)) @ mix + 0.05)
-        our_sums = timed(lambda a=a, b=b: (Moments.of(a), Moments.of(b)), repeats)
+        our_sums = timed(lambda a=a, b=b: (FeatureStatistics.of(a), FeatureStatistics.of(b)), repeats)
         ours = timed(lambda sides=our_sums[2]: frechet_distance(*sides), repeats)
         peer_sums = timed(lambda a=a, b=b: [(x.mean(axis=0), np.cov(x, rowvar=False)) for x in (a, b)])
         peer = timed(lambda s=peer_sums[2]: float(calculate_frechet_distance(*s[0], *s[1])))

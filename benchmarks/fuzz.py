@@ -179,7 +179,7 @@ def examine(path: Path, decoder: object | None) -> str:
     said = []
     clip = Clip(path)
     if decoder is not None:
-        clip.isolate(decoder)  # type: ignore[arg-type]
+        clip.decode_in_worker(decoder)  # type: ignore[arg-type]
     for step in ("frames", "sound"):
         try:
             if step == "sound":
@@ -196,7 +196,7 @@ def examine(path: Path, decoder: object | None) -> str:
         except Exception as error:  # noqa: BLE001 - what is looked for
             said.append(f"UNTYPED {type(error).__name__}: {error}")
     if decoder is not None:
-        clip.isolate(None)
+        clip.decode_in_worker(None)
     return said[0] if len(said) == 1 or said[0] == said[1] else f"{said[0]}, sound {said[1]}"
 
 

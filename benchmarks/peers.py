@@ -31,7 +31,7 @@ from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import distribution, pixel, wer
 from jwb_dh_v1.networks.inception import inception_fid
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import load_torch, resolve
 
 Timed = tuple[float, float]  # value, seconds
@@ -83,7 +83,7 @@ class Frames:
             self.videos.append(folder / f"{name}.mp4")
             write_mp4(self.videos[-1], frames, 24, lossless=True)
 
-    def sample(self, models: Models | None = None) -> Sample:
+    def sample(self, models: NetworkPool | None = None) -> Sample:
         """Both videos, nothing decoded."""
         return Sample("a", *(Clip(video, models=models) for video in self.videos))
 

@@ -31,7 +31,7 @@ from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.region import Region
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 
 VBENCH = ("subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "aesthetic_quality",
           "imaging_quality")  # fmt: skip
@@ -155,11 +155,11 @@ class Model:
 
 
 def ours(
-    protocol: str, samples: list[Sample], regions: list[Region], metrics: list[str], models: Models, folder: Path
+    protocol: str, samples: list[Sample], regions: list[Region], metrics: list[str], models: NetworkPool, folder: Path
 ) -> tuple[Result, Stages, float, float]:
     """One run of the package, its stages, wall and CPU seconds; hashing weights is set-up, taken off the wall time."""
     stages = Stages()
-    fresh = [Sample(sample.id, *_reopened(sample), identity=sample.identity) for sample in samples]
+    fresh = [Sample(sample.id, *_reopened(sample), person_id=sample.person_id) for sample in samples]
     wanted = [name for name in video_metrics(protocol) if name in metrics]
     with stages.package(models):
         begun, before = time.perf_counter(), cpu_seconds()
@@ -173,7 +173,7 @@ def ours(
 def _reopened(sample: Sample) -> tuple[Clip, Clip]:
     """Generated and reference, nothing decoded, the dataset's boxes with the reference."""
     assert sample.reference is not None
-    given = sample.reference.given
+    given = sample.reference.provided_annotations
     return Clip(sample.generated._source), Clip(sample.reference._source, annotations=given)  # type: ignore[arg-type]
 
 

@@ -47,7 +47,7 @@ def main() -> None:
                 for precision in args.precisions:
                     begun = time.perf_counter()
                     samples = [
-                        Sample(name, Clip(made, fps=fps), Clip(real, fps=fps), identity=name)
+                        Sample(name, Clip(made, fps=fps), Clip(real, fps=fps), person_id=name)
                         for name in NAMES
                         for made, real, fps in [clips.make_pair(name)]
                     ]

@@ -41,7 +41,7 @@ from stages import NETWORKS, WHOLE, Stages
 
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve
 
 DETECTOR = ("face-short-range", "face-full-range", "palm", "hand-landmark")
@@ -54,13 +54,16 @@ def fresh(samples: list[Sample], boxes: str) -> list[Sample]:
     """The same files, nothing decoded; with the boxes given or without."""
     return [
         Sample(s.id, Clip(s.generated._source),  # type: ignore[arg-type]
-               Clip(s.reference._source, annotations=s.reference.given if boxes == "annotations" else None),  # type: ignore[union-attr,arg-type]
-               identity=s.identity)
+               Clip(s.reference._source,  # type: ignore[union-attr,arg-type]
+                    annotations=s.reference.provided_annotations if boxes == "annotations" else None),
+               person_id=s.person_id)
         for s in samples
     ]  # fmt: skip
 
 
-def timed(protocol: str, samples: list[Sample], regions: list[str], models: Models, out: Path) -> tuple[Stages, float]:
+def timed(
+    protocol: str, samples: list[Sample], regions: list[str], models: NetworkPool, out: Path
+) -> tuple[Stages, float]:
     """Seconds by stage and in all of one run with nothing remembered; hashing weights is set-up and not counted."""
     stages, models = Stages(), without_memory(models)
     with stages.package(models):
@@ -127,7 +130,7 @@ def first_result(folder: Path) -> None:
     (folder / "videos").mkdir()
     for sample in samples:
         shutil.copy(sample.generated._source, folder / "videos" / f"{sample.id}.mp4")  # type: ignore[arg-type]
-    command = [sys.executable, "-m", "jwb_dh_v1.cli.main", "score", str(folder / "videos"),
+    command = [sys.executable, "-m", "jwb_dh_v1.cli", "score", str(folder / "videos"),
                "--data", str(teaser_folder()), "--protocol", "lite", "--device", "cpu",
                "--out", str(folder / "cli-run")]  # fmt: skip
     ours, theirs = pty.openpty()  # the bar is drawn for a terminal only

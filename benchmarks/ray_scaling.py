@@ -29,7 +29,7 @@ from common import header
 
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.media.video import write_mp4
-from jwb_dh_v1.parallel import RayOptions, spread
+from jwb_dh_v1.parallel import RayOptions, ray_map
 from jwb_dh_v1.scoring import ray_pool
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -121,9 +121,9 @@ def overhead(ray: object, paths: list[Path]) -> None:
     print(f"a shard of one tiny clip: {ours} in this process, {theirs} with a Ray worker, writing included")
     if text != expected:
         sys.exit("The results differ.")
-    list(spread(ray, nothing, [(0, ())], RayOptions(), most=2))  # starts a worker
+    list(ray_map(ray, nothing, [(0, ())], RayOptions(), most=2))  # starts a worker
     begun = time.perf_counter()
-    count = sum(1 for _ in spread(ray, nothing, ((n, ()) for n in range(200)), RayOptions(num_cpus=0.5), most=2))
+    count = sum(1 for _ in ray_map(ray, nothing, ((n, ()) for n in range(200)), RayOptions(num_cpus=0.5), most=2))
     each = 1000 * (time.perf_counter() - begun) / count
     print(f"a task that does nothing (of packing, annotation, generation): {each:.1f} ms, two at a time")
 

@@ -53,9 +53,9 @@ PACKAGE = {
     "jwb_dh_v1.metrics.motion:top_motion": "statistics",
     "jwb_dh_v1.metrics.distribution:frechet_distance": "statistics",
     "jwb_dh_v1.metrics.state:frechet_distance": "statistics",
-    "jwb_dh_v1.metrics.state:Moments.of": "statistics",
-    "jwb_dh_v1.metrics.state:Moments.__add__": "statistics",
-    "jwb_dh_v1.scoring.aggregator:Totals.result": "statistics",
+    "jwb_dh_v1.metrics.state:FeatureStatistics.of": "statistics",
+    "jwb_dh_v1.metrics.state:FeatureStatistics.__add__": "statistics",
+    "jwb_dh_v1.scoring.aggregator:Aggregator.result": "statistics",
     "jwb_dh_v1.scoring.run:resolve_all": "weights hashed",
     "jwb_dh_v1.files:LocalFolder.write": "results to disk",
     "jwb_dh_v1.scoring.run:parquet_bytes": "results to disk",
@@ -63,7 +63,7 @@ PACKAGE = {
     "jwb_dh_v1.scoring.run:finished": "results to disk",
 }
 TABLES = {"jwb_dh_v1.metrics.distribution:RESIZE": "resize"}  # functions by name, taken before they can be wrapped
-NETWORKS = {  # attribute of Models -> stage; RAFT and AMT-S are timed above
+NETWORKS = {  # attribute of NetworkPool -> stage; RAFT and AMT-S are timed above
     "dino": "DINO",
     "clip_b32": "CLIP B/32",
     "clip_l14": "CLIP L/14",
@@ -144,7 +144,7 @@ class Stages:
 
     @contextmanager
     def package(self, models: Any = None, networks: dict[str, str] = NETWORKS) -> Iterator[None]:
-        """While the block runs, the package's own functions (and the networks of some Models) are timed."""
+        """While the block runs, the package's own functions (and the networks of a pool) are timed."""
         with ExitStack() as stack:
             for place, stage in PACKAGE.items():
                 module, _, name = place.partition(":")

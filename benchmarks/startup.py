@@ -8,7 +8,7 @@ import time
 COMMANDS = {
     "python -c 'import jwb_dh_v1'": [sys.executable, "-c", "import jwb_dh_v1"],
     "python -c pass": [sys.executable, "-c", "pass"],
-    "jwb-dh --help": [sys.executable, "-m", "jwb_dh_v1.cli.main", "--help"],
+    "jwb-dh --help": [sys.executable, "-m", "jwb_dh_v1.cli", "--help"],
 }
 
 

@@ -117,7 +117,7 @@ def raised(error: Any) -> JwbError:
     return SetupError(f"A Ray worker cannot work: {reason}. Is the same software on all nodes?")
 
 
-def spread(
+def ray_map(
     ray: Any,
     function: Callable[..., Any],
     calls: Iterable[tuple[Key, tuple[Any, ...]]],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 
 HERE = Path(__file__).parent / "golden"
 NAMES = ("still", "pan", "zoom_noise", "flicker", "person_like", "pan_fast", "odd_size")
@@ -99,8 +99,8 @@ def frames_of(name: str, expected: dict[str, Any]) -> np.ndarray:
 
 
 def sample_of(frames: np.ndarray, fps: float = 25.0, **nets: Any) -> Sample:
-    """A sample of an array, with networks put where `Models` would load them."""
-    models = Models(device="cpu")
+    """A sample of an array, with networks put where `NetworkPool` would load them."""
+    models = NetworkPool(device="cpu")
     for name, net in nets.items():
         setattr(models, name, net)
     return Sample("a", Clip(frames, models=models, fps=fps))

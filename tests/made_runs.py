@@ -15,7 +15,7 @@ import numpy as np
 from jwb_dh_v1 import Result
 from jwb_dh_v1.analysis.leaderboard import Leaderboard
 from jwb_dh_v1.metrics.state import Frechet, Mean, Rate
-from jwb_dh_v1.scoring.aggregator import Totals
+from jwb_dh_v1.scoring.aggregator import Aggregator
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.result import Row, parquet_bytes, rows_table
 from jwb_dh_v1.scoring.shard import ShardResult
@@ -64,7 +64,7 @@ def result_of(
             state = state + state if parts == 2 else state
             rows.append(replace(row, value=state.value(), n=parts, coverage=1 - i / 16, status="ok"))
             states[cell] = states[cell] + state if cell in states else state
-    collected = Totals(plan)
+    collected = Aggregator(plan)
     collected.take(rows_table(rows), states, {})
     return collected.result(name, "cpu", allow)
 
@@ -127,7 +127,7 @@ def made(
                 state = state or Mean.of(value)
                 total[cell] = total[cell] + state if cell in total else state
             rows.append(row)
-    collected = Totals(plan)
+    collected = Aggregator(plan)
     collected.take(rows_table(rows), total, {})
     result = with_all_counted(collected.result(name, "cpu", 0), len(people))
     if out is not None:

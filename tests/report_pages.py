@@ -52,7 +52,7 @@ def make_samples(folder: Path, blur: float) -> list[Sample]:
         write_mp4(path, fake, 25, sound if seed == 1 else None, crf=10)
         write_mp4(reference, real, 25, crf=10)
         found.append(
-            Sample(f"clip-{seed}", Clip(path), Clip(reference, annotations=boxes()), identity=f"person-{seed}")
+            Sample(f"clip-{seed}", Clip(path), Clip(reference, annotations=boxes()), person_id=f"person-{seed}")
         )
     found.append(Sample("no reference", Clip(picture(5))))
     found.append(Sample(HOSTILE, Clip(folder / "<b>gone & lost.mp4"), Clip(folder / "real-0.mp4")))

@@ -17,7 +17,7 @@ from jwb_dh_v1.analysis.cells import runs_of
 from jwb_dh_v1.errors import PlanMismatch, SetupError
 from jwb_dh_v1.metrics.state import Mean
 from jwb_dh_v1.report.compare_table import print_ablation
-from jwb_dh_v1.scoring.aggregator import Totals
+from jwb_dh_v1.scoring.aggregator import Aggregator
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.result import Row, rows_table
 
@@ -33,7 +33,7 @@ def made(name: str, scores: Mapping[str, Sequence[float]], people: Sequence[str]
             value = float(scores[region][i])
             rows.append(Row(f"c{i}", person, metric, region, value, 1, 1.0, "ok"))
             states[metric, region] = states.get((metric, region), Mean()) + Mean.of(value)
-    collected = Totals(plan)
+    collected = Aggregator(plan)
     collected.take(rows_table(rows), states, {})
     return collected.result(name, "cpu", 0)
 

@@ -26,7 +26,7 @@ from jwb_dh_v1.media.annotations import PARTS
 from jwb_dh_v1.media.audio import Audio, decode_audio
 from jwb_dh_v1.media.video import replace_audio
 from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 
 pytestmark = pytest.mark.teaser
@@ -39,9 +39,9 @@ def rows(teaser_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def models() -> Models:
+def models() -> NetworkPool:
     names = [*DETECTOR_WEIGHTS["mediapipe"], *ANNOTATE_WEIGHTS, *WHISPER]
-    return Models(resolve_all(names), "cpu", keypoints=True)
+    return NetworkPool(resolve_all(names), "cpu", keypoints=True)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def clips(rows: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def done(clips: Path, models: Models, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Coverage]:
+def done(clips: Path, models: NetworkPool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Coverage]:
     out = tmp_path_factory.mktemp("annotations")
     return out, annotate(clips, out, models=models)
 
@@ -159,7 +159,9 @@ def test_the_report_sums_up(done: tuple[Path, Coverage]):
         assert word in text.getvalue()
 
 
-def test_a_second_call_keeps_what_is_whole(done: tuple[Path, Coverage], clips: Path, models: Models, tmp_path: Path):
+def test_a_second_call_keeps_what_is_whole(
+    done: tuple[Path, Coverage], clips: Path, models: NetworkPool, tmp_path: Path
+):
     out = Path(shutil.copytree(done[0], tmp_path / "out"))
     before = contents(out)
     (out / "obama-1.json").write_bytes(before["obama-1.json"][:-1])  # cut short
@@ -173,7 +175,7 @@ def test_a_second_call_keeps_what_is_whole(done: tuple[Path, Coverage], clips: P
     assert again.totals() == done[1].totals()
 
 
-def test_other_bytes_under_a_name_are_annotated_again(clips: Path, models: Models, tmp_path: Path):
+def test_other_bytes_under_a_name_are_annotated_again(clips: Path, models: NetworkPool, tmp_path: Path):
     folder = tmp_path / "in"
     folder.mkdir()
     shutil.copy(clips / "nobody.mp4", folder / "a.mp4")
@@ -196,7 +198,7 @@ if __name__ == "__main__":
 """
 
 
-def test_killed_and_resumed_in_two_processes_is_the_same(clips: Path, models: Models, tmp_path: Path):
+def test_killed_and_resumed_in_two_processes_is_the_same(clips: Path, models: NetworkPool, tmp_path: Path):
     folder, whole, out, script = (tmp_path / name for name in ("in", "whole", "out", "run.py"))
     folder.mkdir()
     for number in range(8):  # without words, for loading Whisper three times takes longer than all else
@@ -220,7 +222,9 @@ def test_killed_and_resumed_in_two_processes_is_the_same(clips: Path, models: Mo
     assert kept == noted  # a file without its line is made again
 
 
-def test_long_clips_are_read_in_chunks(rows: dict[str, Any], models: Models, clips: Path, tmp_path: Path, monkeypatch):
+def test_long_clips_are_read_in_chunks(
+    rows: dict[str, Any], models: NetworkPool, clips: Path, tmp_path: Path, monkeypatch
+):
     """A clip beyond the frame budget gives the same file, and its frames are never held as a whole."""
     import jwb_dh_v1.media.clip as module
 
@@ -235,7 +239,7 @@ def test_long_clips_are_read_in_chunks(rows: dict[str, Any], models: Models, cli
     assert np.array_equal(found.boxes["face"], wanted.boxes["face"], equal_nan=True)
 
 
-def test_late_sound_gives_late_words(rows: dict[str, Any], models: Models, tmp_path: Path):
+def test_late_sound_gives_late_words(rows: dict[str, Any], models: NetworkPool, tmp_path: Path):
     folder = tmp_path / "in"
     folder.mkdir()
     content = rows["carphone-2"]["video"]["bytes"]
@@ -251,7 +255,7 @@ def test_late_sound_gives_late_words(rows: dict[str, Any], models: Models, tmp_p
 
 
 @pytest.mark.parametrize("sound", ["noise", "chord"])
-def test_what_is_no_speech_gives_no_words(sound: str, models: Models):
+def test_what_is_no_speech_gives_no_words(sound: str, models: NetworkPool):
     from jwb_dh_v1.dataset.build.annotate import _sure
 
     t = np.arange(64000) / 16000
@@ -292,7 +296,7 @@ def test_the_packer_reads_the_files(done: tuple[Path, Coverage], clips: Path):
             assert np.array_equal(read["keypoints"], np.asarray(told["keypoints"], np.float32))
 
 
-def test_what_stops_the_call(clips: Path, models: Models, tmp_path: Path):
+def test_what_stops_the_call(clips: Path, models: NetworkPool, tmp_path: Path):
     from filelock import FileLock
 
     with pytest.raises(DataNotFound, match="no folder"):

@@ -20,7 +20,7 @@ from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.speech import word_errors
 from jwb_dh_v1.networks import features, whisper_large
 from jwb_dh_v1.networks import whisper as tiny_en
-from jwb_dh_v1.networks.pool import HOMES, Models
+from jwb_dh_v1.networks.pool import HOMES, NetworkPool
 from jwb_dh_v1.networks.weights import FILES, resolve
 from jwb_dh_v1.networks.whisper_large import LargeWhisper, load_checkpoint, load_large
 from jwb_dh_v1.scoring.plan import make_plan
@@ -236,7 +236,7 @@ def test_wer_of_standard_from_files_to_results(brief, tmp_path):
     result = score(samples, ["wer"], **how)
     cell = result["wer", "speech"]
     assert (cell.n, cell.skipped, cell.failed) == (2, 1, 0)
-    large, rates = Models(brief, "cpu").whisper_large, []
+    large, rates = NetworkPool(brief, "cpu").whisper_large, []
     for language in ("en", "de"):
         words = large.transcribe(Clip(video).speech.mono(16000), language)
         rates.append(word_errors(OBAMA, words, language)["wer"])
@@ -246,7 +246,7 @@ def test_wer_of_standard_from_files_to_results(brief, tmp_path):
 
 @pytest.mark.teaser
 def test_equal_sound_is_heard_once_in_each_language(brief):
-    models = Models(brief, "cpu")
+    models = NetworkPool(brief, "cpu")
     asked = []
     true = models.whisper_large.transcribe
     models.whisper_large.transcribe = lambda samples, language: asked.append(language) or true(samples, language)

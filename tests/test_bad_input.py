@@ -8,7 +8,7 @@ from media import faststart, float_audio, moving, rotated, tone, variable_rate, 
 
 from jwb_dh_v1 import Clip, Sample, errors, score
 from jwb_dh_v1.media.annotations import Annotations
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve
 
 REGIONS = ("body", "face", "hands")
@@ -82,7 +82,7 @@ def cases(folder, reference):
 def good(number):
     name = ("obama-speech", "carphone")[number]
     path = resolve(name)
-    return Sample(f"good{number}", Clip(path), Clip(path), transcript="hello there", identity=name)
+    return Sample(f"good{number}", Clip(path), Clip(path), transcript="hello there", person_id=name)
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +95,16 @@ def models():
     from jwb_dh_v1.networks.weights import resolve_all
     from jwb_dh_v1.scoring.plan import make_plan
 
-    return Models(resolve_all(make_plan("lite").weights), "cpu")
+    return NetworkPool(resolve_all(make_plan("lite").weights), "cpu")
 
 
 @pytest.fixture(scope="module")
 def rows(weird, models):
     samples = [good(0)]
     for name, (path, theirs, _) in weird.items():
-        samples.append(Sample(name, Clip(path), Clip(theirs), transcript="a tone", identity=name))
+        samples.append(Sample(name, Clip(path), Clip(theirs), transcript="a tone", person_id=name))
     wrong = Clip(weird["non_ascii"][0], annotations=_boxes(np.array([500.0, 10, 400, 90])))
-    samples += [Sample("wrong_box", wrong, Clip(weird["non_ascii"][0]), identity="wrong"), good(1)]
+    samples += [Sample("wrong_box", wrong, Clip(weird["non_ascii"][0]), person_id="wrong"), good(1)]
     result = score(samples, protocol="lite", device="cpu", models=models, allow_failures=len(samples))
     assert result.complete
     return list(result.rows())

@@ -14,7 +14,7 @@ PIXELS = ("--regions", "body", "--metrics", "ssim", "psnr")  # what needs no wei
 
 
 def run(*arguments, cwd=None):
-    command = [sys.executable, "-m", "jwb_dh_v1.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "jwb_dh_v1.cli", *map(str, arguments)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, env=env)
 
@@ -43,7 +43,7 @@ def test_help_is_quick_and_has_examples():
 
 def test_nothing_heavy_is_imported_at_start():
     code = (
-        "import sys, jwb_dh_v1, jwb_dh_v1.cli.main\n"
+        "import sys, jwb_dh_v1, jwb_dh_v1.cli\n"
         "heavy = {'torch', 'numpy', 'cv2', 'av', 'decord', 'datasets', 'evaluate', 'transformers', 'pyarrow', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

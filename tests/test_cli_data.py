@@ -5,7 +5,7 @@ import json
 import pytest
 from media import moving
 
-from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.dataset.load import load_dataset
 from jwb_dh_v1.media.video import write_mp4
 

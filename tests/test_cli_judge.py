@@ -14,7 +14,7 @@ import pytest
 from judge_server import JudgeServer
 from judge_wires import tone
 
-from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.judge.log import records
 
 KEY = "loopback-key-0123456789"  # long enough to be scrubbed, and to be searched for
@@ -63,7 +63,7 @@ def test_many_pairs_with_faults_and_a_kill(tmp_path: Path, pairs: int) -> None:
     log = out / "log.jsonl"
     enough = pairs // 3
     with JudgeServer("random:0.3", key=KEY, seed=5) as server:
-        command = [sys.executable, "-m", "jwb_dh_v1.cli.main", *arguments(server, made, out)]
+        command = [sys.executable, "-m", "jwb_dh_v1.cli", *arguments(server, made, out)]
         env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         victim = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         deadline = time.monotonic() + 240

@@ -20,7 +20,7 @@ from jwb_dh_v1 import Clip, Sample, errors, score
 from jwb_dh_v1.media import clip as clip_module
 from jwb_dh_v1.media import worker as decoding
 from jwb_dh_v1.media.worker import Decoder
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.shard import score_shard
 
@@ -97,12 +97,12 @@ def test_the_child_reads_as_this_process_does(weird):
     with Decoder() as decoder:
         for name, (path, _, _) in weird.items():
             here, there = Clip(path), Clip(path)
-            there.isolate(decoder)
+            there.decode_in_worker(decoder)
             for what, of in read.items():
                 expected = outcome(lambda of=of, here=here: of(here))
                 assert same(outcome(lambda of=of, there=there: of(there)), expected), (name, what)
                 kinds.add(expected[0] if isinstance(expected, tuple) else type(expected).__name__)
-            there.isolate(None)
+            there.decode_in_worker(None)
     # The comparison has seen each kind of value and of trouble.
     assert kinds >= {"dict", "str", "|u1", "Unreadable", "NotAVideo", "Truncated", "NoFrames", "VariableFrameRate",
                      "BadAudio"}  # fmt: skip
@@ -127,7 +127,7 @@ def test_long_clips_come_in_chunks(folder, monkeypatch, form):
     with Decoder() as decoder:
         first, second = Clip(form(folder / "1.mp4")), Clip(form(folder / "1.mp4"))
         for clip in (first, second):
-            clip.isolate(decoder)
+            clip.decode_in_worker(decoder)
         assert np.array_equal(next(first.chunks(3)), expected[:3])  # a reader that goes away early
         pairs = list(zip(first.chunks(7), second.chunks(7), strict=True))  # two that take turns
         for chunks in zip(*pairs, strict=True):
@@ -139,7 +139,7 @@ def test_long_clips_come_in_chunks(folder, monkeypatch, form):
 def test_frames_are_memory_as_any_other(folder):
     with Decoder() as decoder:
         clip = Clip(folder / "1.mp4")
-        clip.isolate(decoder)
+        clip.decode_in_worker(decoder)
         frames = clip.frames
         frames[:] = 0
         clip.release()
@@ -154,7 +154,7 @@ def test_the_teaser_scores_the_same(teaser_dir, systems_dir, tmp_path):
 
     metrics = ["ssim", "dynamic_degree"]
     plan = make_plan("lite", metrics, ["body"])
-    models = Models(resolve_all(plan.weights), "cpu")
+    models = NetworkPool(resolve_all(plan.weights), "cpu")
     written = {}
     for isolate in (False, True):
         out = tmp_path / str(isolate)
@@ -169,7 +169,7 @@ def test_the_teaser_scores_the_same(teaser_dir, systems_dir, tmp_path):
 
 
 def rows_of(given, decoder=None):
-    result = score_shard(given, make_plan("paper", PIXELS, ["body"]), Models(), decoder=decoder)
+    result = score_shard(given, make_plan("paper", PIXELS, ["body"]), NetworkPool(), decoder=decoder)
     return {(row.sample_id, row.metric): row for row in result.rows}
 
 
@@ -249,7 +249,7 @@ def test_one_death_is_forgiven(folder, monkeypatch):
     monkeypatch.setattr(clip_module, "FRAME_BUDGET", 0)
     with Decoder() as decoder:
         clip = Clip(folder / "2.mp4")
-        clip.isolate(decoder)
+        clip.decode_in_worker(decoder)
         found = []
         for number, chunk in enumerate(clip.chunks(4)):
             found.append(chunk)
@@ -262,7 +262,7 @@ def test_a_child_that_stands_still_is_ended(folder):
     with Decoder(patience=SHORT) as decoder:
         stopped, next_one = Clip(folder / "1.mp4"), Clip(folder / "2.mp4")
         for clip in (stopped, next_one):
-            clip.isolate(decoder)
+            clip.decode_in_worker(decoder)
         assert len(stopped) == 40
         first = decoder.pid
         os.kill(first, signal.SIGSTOP)
@@ -282,10 +282,10 @@ def test_a_child_that_cannot_start_stops_the_run(folder, monkeypatch):
     for executable, reason in [(shutil.which("false"), "exit code 1"), ("/nowhere/python", "cannot be started")]:
         monkeypatch.setattr(decoding, "get_executable", lambda executable=executable: executable)
         with Decoder() as decoder:
-            clip.isolate(decoder)
+            clip.decode_in_worker(decoder)
             with pytest.raises(errors.SetupError, match=reason):
                 _ = clip.info
-            clip.isolate(None)
+            clip.decode_in_worker(None)
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "soon", "inf", "nan"])
@@ -325,7 +325,7 @@ def test_the_next_sample_is_decoded_meanwhile_and_each_clip_once(folder, monkeyp
 def test_signals_to_the_group_are_not_for_the_child(folder):
     with Decoder() as decoder:
         clip = Clip(folder / "1.mp4")
-        clip.isolate(decoder)
+        clip.decode_in_worker(decoder)
         before = clip.frames
         pid = decoder.pid
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -346,8 +346,8 @@ from jwb_dh_v1 import Clip
 from jwb_dh_v1.media.worker import Decoder
 decoder = Decoder()
 clip, fifo = Clip({str(folder / "1.mp4")!r}), Clip({str(folder / "fifo.mp4")!r})
-clip.isolate(decoder)
-fifo.isolate(decoder)
+clip.decode_in_worker(decoder)
+fifo.decode_in_worker(decoder)
 print(len(clip), decoder.pid, flush=True)
 if {hanging}:
     len(fifo)

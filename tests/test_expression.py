@@ -19,7 +19,7 @@ from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, SetupError
 from jwb_dh_v1.metrics import expression
 from jwb_dh_v1.networks import deep3d
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 
 BICUBIC = Image.Resampling.BICUBIC
 HEADS = DEEP3D_HEADS  # identity, expression, texture, angle, gamma, shift, depth
@@ -214,7 +214,7 @@ class Planted:
 
 
 def clip_of(frames, points, net=None):
-    models = Models(device="cpu")
+    models = NetworkPool(device="cpu")
     models.scrfd, models.deep3d = Planted(points), net
     return Clip(frames, models=models)
 
@@ -234,7 +234,7 @@ def other(person):
 
 
 def test_efid_is_the_distance_of_expression_coefficients(person, other, net, independent):
-    sample = Sample("a", clip_of(*other, net), clip_of(*person, net), identity="someone")
+    sample = Sample("a", clip_of(*other, net), clip_of(*person, net), person_id="someone")
     found = expression.efid(sample)
     sides = []
     for (frames, points), clip in ((other, sample.generated), (person, sample.reference)):

@@ -18,7 +18,7 @@ from jwb_dh_v1 import Clip, Result, Sample, score
 from jwb_dh_v1.dataset.pairs import pair
 from jwb_dh_v1.errors import NotWritable, PlanMismatch, SetupError
 from jwb_dh_v1.files import seal, unseal, write_atomically
-from jwb_dh_v1.scoring.change_guard import Watch
+from jwb_dh_v1.scoring.change_guard import ChangeGuard
 from jwb_dh_v1.scoring.result import Row
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -192,7 +192,7 @@ def test_what_changes_while_it_is_scored_does_not_count(tmp_path: Path) -> None:
     for path in paths:
         path.write_bytes(b"same size")
     samples = [Sample(path.stem, Clip(path)) for path in paths]
-    watch = Watch(samples)
+    watch = ChangeGuard(samples)
     drawn = list(watch)  # as a decoder that reads ahead does
     assert [s.id for s in drawn] == ["a", "b", "c"]
     paths[1].write_bytes(b"ame sizes")
@@ -210,7 +210,7 @@ def test_a_failure_of_the_storage_is_not_the_clips(tmp_path: Path) -> None:
     whole.write_bytes(b"no video")
     broken.symlink_to("/proc/self/mem")  # can be opened, and gives EIO
     samples = [Sample(path.stem, Clip(path)) for path in (whole, broken)]
-    watch = Watch(samples)
+    watch = ChangeGuard(samples)
     errors = []
     for sample in watch:
         ((found, _, _),) = watch.checked(sample, [(row(sample.id, "NotAVideo"), None, 0.0)])

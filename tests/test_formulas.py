@@ -8,7 +8,7 @@ from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, TooShort
 from jwb_dh_v1.metrics import consistency, frechet, identity, motion, speech
 from jwb_dh_v1.networks import features
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import load_torch, resolve_all
 
 
@@ -103,7 +103,7 @@ def test_mobilenet_features_equal_torchvisions_own():
     with torch.inference_mode():
         pictures = (torch.from_numpy(frames).permute(0, 3, 1, 2) / 255 - mean) / std
         expected = net.features(pictures).mean(dim=(2, 3)).numpy()
-    found = features.mobilenet(Clip(frames, models=Models(paths, "cpu")))
+    found = features.mobilenet(Clip(frames, models=NetworkPool(paths, "cpu")))
     assert found.shape == (9, 1280)
     # Folded norms round differently in float32; features reach about 6 and pass 53 layers. Seen: 2e-5.
     assert np.abs(found - expected).max() < 2e-4
@@ -111,7 +111,7 @@ def test_mobilenet_features_equal_torchvisions_own():
 
 @pytest.mark.teaser
 def test_lite_fvd_sees_the_order_of_frames_and_fid_does_not():
-    models = Models(resolve_all(["mobilenet-v2"]), "cpu")
+    models = NetworkPool(resolve_all(["mobilenet-v2"]), "cpu")
     real = [moving(16, 160, 128, seed=n) for n in range(3)]
 
     def distances(change):

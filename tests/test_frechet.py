@@ -9,18 +9,18 @@ from scipy import linalg
 
 from jwb_dh_v1.errors import SampleError
 from jwb_dh_v1.metrics import state
-from jwb_dh_v1.metrics.state import UNIT, Moments, frechet_distance
+from jwb_dh_v1.metrics.state import UNIT, FeatureStatistics, frechet_distance
 
 
 def summed(rows):
     """The state of float rows with the sums in it, as those of many rows are."""
-    kept = Moments.of(rows)
-    return Moments(kept.n, None, (), *kept.sums())
+    kept = FeatureStatistics.of(rows)
+    return FeatureStatistics(kept.n, None, (), *kept.sums())
 
 
 def with_sums(second, n=2001):
     """A state of n rows of mean 0 whose sum of products is this, int64 [d, d] in units of 2**-32."""
-    return Moments(n, None, (), np.zeros(len(second), np.int64), second)
+    return FeatureStatistics(n, None, (), np.zeros(len(second), np.int64), second)
 
 
 D = 96
@@ -106,7 +106,7 @@ def test_wide_diagonal_covariances(monkeypatch, forms):
 def test_wide_covariances_of_which_one_is_four_times_the_other(more, forms):
     """tr C (1 - 2)^2, also where the rows are two more than the dimensions and C's condition is beyond 1e4."""
     rows = np.random.default_rng(1).normal(size=(D + more, D))
-    side = Moments.of(rows)
+    side = FeatureStatistics.of(rows)
     centred = side.second - np.rint(np.outer(side.first, side.first) / side.n).astype(np.int64)
     found = frechet_distance(with_sums(centred, side.n), with_sums(4 * centred, side.n))
     expected = np.trace(centred) / (side.n - 1) / UNIT**2
@@ -125,7 +125,7 @@ def test_wide_distance_equals_the_matrix_square_root(forms):
     factor = np.linalg.cholesky(covs[1])
     expected = gap @ gap + np.trace(covs[0] + covs[1]) - 2 * np.trace(root_by_iteration(factor.T @ covs[0] @ factor))
     # The rows are rounded to 2**-16: an error of 4e-6 per feature, averaged over 300 rows and 96 dimensions.
-    assert frechet_distance(*(Moments.of(x) for x in rows)) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(*(FeatureStatistics.of(x) for x in rows)) == pytest.approx(expected, rel=1e-6)
     assert forms == ["_product_by_factor"]
 
 
@@ -166,8 +166,8 @@ def test_a_dimension_that_never_moves(monkeypatch, forms):
 def test_moments_of_many_rows_at_once_are_those_of_single_rows(scale):
     """The sums of whole numbers in float64 are exact whatever the cut: at 300 a run holds 23 rows, at 1 all."""
     rows = np.random.default_rng(5).normal(size=(100, 7)) * scale
-    whole = Moments.of(rows)
-    parts = [Moments.of(row[None]) for row in rows]
+    whole = FeatureStatistics.of(rows)
+    parts = [FeatureStatistics.of(row[None]) for row in rows]
     joined = sum(parts[1:], parts[0])
     assert whole.rows is None
     assert np.array_equal(whole.first, joined.first) and np.array_equal(whole.second, joined.second)
@@ -180,4 +180,4 @@ def test_moments_of_many_rows_at_once_are_those_of_single_rows(scale):
 def test_a_feature_beyond_every_whole_number_is_refused():
     for bad in (1e6, -1e6, 1e300):
         with pytest.raises(SampleError, match="too large for exact sums"):
-            Moments.of(np.vstack([np.zeros((5, 2)), [[0.0, bad]]]))
+            FeatureStatistics.of(np.vstack([np.zeros((5, 2)), [[0.0, bad]]]))

@@ -15,7 +15,7 @@ from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.metrics import identity
 from jwb_dh_v1.networks import arcface
 from jwb_dh_v1.networks import features_face as ff
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 
 COSINE = 2e-5  # of plain crops: another summation order; seen 3.3e-7, the least wrong step below moves 1.06e-4
 ALIGNED = 1e-3  # of aligned crops: OpenCV 4.11 and 5.0 differ by up to 3e-4; seen 2.3e-5 (5.0), wrong steps 9.7e-3
@@ -62,7 +62,7 @@ class Known:
 
 def person_sample(pairs, points, net, at=slice(None)):
     def clip(frames):
-        models = Models(device="cpu")
+        models = NetworkPool(device="cpu")
         models.scrfd, models.arcface = Known(points[at]), net
         return Clip(frames[at], models=models)
 

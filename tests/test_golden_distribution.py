@@ -18,12 +18,12 @@ from torch.nn import functional
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, TooShort
 from jwb_dh_v1.metrics import distribution
-from jwb_dh_v1.metrics.state import Frechet, Moments, add
+from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, add
 from jwb_dh_v1.networks.features import IMAGENET_MEAN as MEAN
 from jwb_dh_v1.networks.features import IMAGENET_STD as STD
 from jwb_dh_v1.networks.i3d import TorchScriptI3d, i3d, load_i3d
 from jwb_dh_v1.networks.inception import inception_fid, inception_v3
-from jwb_dh_v1.networks.pool import Models, _fold_norms
+from jwb_dh_v1.networks.pool import NetworkPool, _fold_norms
 
 FID, FVD, PAIRED = map(golden, ("fid", "fvd", "jwb_paired"))
 VARIANTS = {
@@ -33,12 +33,13 @@ VARIANTS = {
 }
 
 # The reference's limit for the same features, which also covers sqrtm (2e-6), folded norms and the rounding of features
-# in `Moments`; its wider limit from pixels, 1e-3, is not needed. Observed: 3e-6 for the sets, 1.3e-5 for single clips.
+# in `FeatureStatistics`; its wider limit from pixels, 1e-3, is not needed. Observed: 3e-6 for the sets, 1.3e-5 for
+# single clips.
 CLOSE_FID = 1e-4
 # The reference's limit for pairs: larger features (norms up to 38), fewer of them. Observed: 6e-5, of it 1e-5 rounding.
 CLOSE_PAIR = 1e-3
-# Golden features have seven digits, ours steps of 1.5e-5 once they are in `Moments`; float32 sums in another order
-# leave less. Observed: 1.2e-5, for components and for norms up to 38.
+# Golden features have seven digits, ours steps of 1.5e-5 once they are in `FeatureStatistics`; float32 sums in another
+# order leave less. Observed: 1.2e-5, for components and for norms up to 38.
 CLOSE_FEATURE = 1e-4
 # The reference's limit for FVD. Observed: 1e-5, and 2.1e-4 against videogpt, whose float32 SVD is off by as much.
 CLOSE_FVD = 1e-3
@@ -52,8 +53,8 @@ def states():
 
 @pytest.fixture(scope="module")
 def models(states):
-    """Models with the seeded networks, prepared as `Models` prepares the real ones."""
-    made = Models(device="cpu")
+    """A pool with the seeded networks, prepared as `NetworkPool` prepares the real ones."""
+    made = NetworkPool(device="cpu")
     for name, net in (
         ("inception_fid", inception_fid(states["inception_fid_2015"])),
         ("inception_v3", inception_v3(states["inception_v3_torchvision"])),
@@ -72,7 +73,7 @@ def samples(models):
         generated, reference, fps = clips.make_pair(name)
         assert clips.sha256(reference) == FID["clips"][name]
         made[name] = Sample(
-            name, Clip(generated, models=models, fps=fps), Clip(reference, models=models, fps=fps), identity=name
+            name, Clip(generated, models=models, fps=fps), Clip(reference, models=models, fps=fps), person_id=name
         )
     return made
 
@@ -159,7 +160,9 @@ def moved(net, prepare, sample, right):
     """How far the Fréchet distance of the first four frames goes when they are prepared in another way."""
     pairs = (sample.generated, sample.reference)
     wrong = [distribution._run(net, prepare(clip.frames[:4]), torch.device("cpu")) for clip in pairs]
-    values = [Frechet(*(Moments.of(rows[:4]) for rows in rows)).value() for rows in (wrong, map(right, pairs))]
+    values = [
+        Frechet(*(FeatureStatistics.of(rows[:4]) for rows in rows)).value() for rows in (wrong, map(right, pairs))
+    ]
     return abs(values[0] - values[1])
 
 
@@ -239,7 +242,7 @@ def test_pictures_equal_the_packages(samples):
 def test_fvd_equals_common_metrics(fvd_set):
     state = total(distribution.fvd, fvd_set.values())
     styleganv, videogpt = FVD["variants"]["styleganv"], FVD["variants"]["videogpt"]
-    # Observed: 1e-5, the rounding of features in `Moments` (2**-16).
+    # Observed: 1e-5, the rounding of features in `FeatureStatistics` (2**-16).
     assert state.value() == pytest.approx(styleganv["closed_form_from_these_features"]["fid"], abs=1e-4)
     assert state.value() == pytest.approx(styleganv["value"], abs=CLOSE_FVD)
     assert state.value() == pytest.approx(videogpt["value"], abs=CLOSE_FVD)  # its float32 SVD is 2e-4 off
@@ -373,7 +376,7 @@ def _sides(sample):
 
 def _twin(models):
     """The same networks without the memory of features."""
-    twin = Models(device="cpu")
+    twin = NetworkPool(device="cpu")
     twin.inception_v3 = models.inception_v3
     return twin
 

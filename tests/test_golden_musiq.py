@@ -29,7 +29,7 @@ def state():
 
 @pytest.fixture(scope="module")
 def musiq(state):
-    return by_onednn(musiq_net.from_state(state))  # as `Models` loads it
+    return by_onednn(musiq_net.from_state(state))  # as `NetworkPool` loads it
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -29,7 +29,7 @@ SUBJECT, BACKGROUND, AESTHETIC = map(golden, ("subject_consistency", "background
 
 @pytest.fixture(scope="module")
 def dino():
-    return by_onednn(dino_net.from_state(seeded_state("dino_vitbase16", SUBJECT)))  # as `Models` loads it
+    return by_onednn(dino_net.from_state(seeded_state("dino_vitbase16", SUBJECT)))  # as `NetworkPool` loads it
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def test_ours_streams_loads_and_decodes_the_same(client: Client, rows: list[dict
         from jwb_dh_v1.dataset.training import decode
         rows = list(load())
         shapes = [decode(row).frames.shape for row in rows]
-        boxes = [decode(row).given.boxes["face"].shape for row in rows]
+        boxes = [decode(row).provided_annotations.boxes["face"].shape for row in rows]
         give(rows=rows, shapes=shapes, boxes=boxes, loaded=list(load(streaming=False)))
         """,
     )

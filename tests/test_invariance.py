@@ -23,7 +23,7 @@ from jwb_dh_v1.media import clip
 from jwb_dh_v1.media.annotations import Annotations
 from jwb_dh_v1.metrics import distribution, expression, identity, region, vbench
 from jwb_dh_v1.networks import arcface, clip_image, dino, features, features_face, features_vbench, inception, musiq
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.scoring.plan import make_plan
 
@@ -74,7 +74,7 @@ def files(tmp_path_factory):
 def networks():
     """The networks of lite/1."""
     plan = make_plan("lite", regions=REGIONS, boxes="annotations")
-    return Models(resolve_all(plan.weights), "cpu", "annotations")
+    return NetworkPool(resolve_all(plan.weights), "cpu", "annotations")
 
 
 def forgetful(models):
@@ -88,7 +88,7 @@ def sample(files, number, form=Path, reference=None):
     """One person's sample; `form` makes a clip's source of a path."""
     ours, theirs = map(form, files[number])
     reference = reference or Clip(theirs, annotations=face(number))
-    return Sample(str(number), Clip(ours), reference, identity=f"person {number % 2}")
+    return Sample(str(number), Clip(ours), reference, person_id=f"person {number % 2}")
 
 
 def scored(samples, models, metrics=None):
@@ -206,7 +206,7 @@ def test_threads_change_scores_by_rounding(files, networks):
         assert np.array_equal(found[0][pixels], found[1][pixels], equal_nan=True)
 
 
-# Name in `Models`: the checkpoint, what makes a network of it, its features, where the size of a batch is.
+# Name in `NetworkPool`: the checkpoint, what makes a network of it, its features, where the size of a batch is.
 STANDARD = {
     "dino": ("dino_vitbase16", dino.from_state, vbench.dino, features_vbench),
     "clip_b32": ("clip_vit_b32", clip_image.from_state, vbench.clip_b32, features_vbench),
@@ -236,7 +236,7 @@ def test_batches_change_standard_features_by_rounding(name, monkeypatch):
     points = np.float32([(90, 55), (107, 55), (98, 65), (92, 75), (106, 75)])  # for arcface: where SCRFD might look
     for size, cut in ((module.BATCH, [3]), (1, [1, 1, 1]), (2, [2, 1])):
         monkeypatch.setattr(module, "BATCH", size)
-        models = Models(device="cpu")
+        models = NetworkPool(device="cpu")
         setattr(models, name, net)
         short = Clip(person(0)[:3], models=models)
         short.feature("scrfd-5-points", lambda: np.stack([points] * 3))

@@ -10,8 +10,8 @@ from jwb_dh_v1.dataset.load import load_dataset
 from jwb_dh_v1.dataset.schema import annotations_of
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.metrics import expression
-from jwb_dh_v1.metrics.state import Moments, frechet_distance
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.metrics.state import FeatureStatistics, frechet_distance
+from jwb_dh_v1.networks.pool import NetworkPool
 
 
 def test_mesh_expression_ignores_place_turn_and_scale():
@@ -57,7 +57,7 @@ def faces(teaser_dir, face_mesh):
     """The tracked face of each of the teaser's clips, by sample, and who it is."""
     found = {}
     for row in load_dataset(teaser_dir, split="evaluation", streaming=True):
-        models = Models(device="cpu", boxes="annotations")
+        models = NetworkPool(device="cpu", boxes="annotations")
         models.face_mesh = face_mesh
         clip = Clip(row["video"], annotations=annotations_of(row), models=models)
         found[row["sample_id"]] = Sample("a", clip).crop("face")[0].generated
@@ -95,8 +95,8 @@ def test_a_smile_is_seen(faces):
 def test_people_differ_more_than_moments(faces):
     """Every other frame against the rest, the most alike that two sets can be, and clips of different people."""
     rows = {name: expression.lite_expression(clip) for name, clip in faces.items()}
-    within = [frechet_distance(Moments.of(r[::2]), Moments.of(r[1::2])) for r in rows.values()]
-    sets = {name: Moments.of(r) for name, r in rows.items()}
+    within = [frechet_distance(FeatureStatistics.of(r[::2]), FeatureStatistics.of(r[1::2])) for r in rows.values()]
+    sets = {name: FeatureStatistics.of(r) for name, r in rows.items()}
     names = [(a, b) for a in sets for b in sets if a.split("-")[0] < b.split("-")[0]]
     between = [frechet_distance(sets[a], sets[b]) for a, b in names]
     assert max(within) < 0.2  # seen 0.01 to 0.07

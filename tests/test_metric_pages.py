@@ -14,7 +14,7 @@ import yaml
 from media import moving, write_mp4
 
 from jwb_dh_v1.analysis.reconcile import published, reconcile
-from jwb_dh_v1.cli.main import _parser
+from jwb_dh_v1.cli.app import _parser
 from jwb_dh_v1.integrations.hf import CITATION
 from jwb_dh_v1.judge.rubric import JWB_R1
 from jwb_dh_v1.metrics import PROTOCOLS

@@ -21,7 +21,7 @@ from jwb_dh_v1.media.annotations import Annotations
 from jwb_dh_v1.media.audio import Audio, decode_audio
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import identity
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.scoring.plan import make_plan
 
@@ -55,7 +55,7 @@ class Person:
 
 @pytest.fixture(scope="module")
 def models():
-    return Models(resolve_all(make_plan("lite").weights), "cpu")
+    return NetworkPool(resolve_all(make_plan("lite").weights), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def real(models, people):
 def run(models, clips, people, metrics, regions=("body", "face", "hands")):
     """One system's scores: `clips` by name against the real people."""
     # As one identity they get no intervals, which are not looked at here and take longer than the networks.
-    samples = [Sample(name, clips[name], people[name].clip(), identity="all") for name in people]
+    samples = [Sample(name, clips[name], people[name].clip(), person_id="all") for name in people]
     return score(samples, list(metrics), regions, protocol="lite", device="cpu", models=models)
 
 

@@ -31,7 +31,7 @@ from jwb_dh_v1.analysis.comparable import differing, require_comparable
 from jwb_dh_v1.analysis.compare import compare
 from jwb_dh_v1.analysis.export import to_csv, to_latex, to_markdown
 from jwb_dh_v1.analysis.leaderboard import leaderboard, to_html
-from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import PlanMismatch
 from jwb_dh_v1.files import LocalFolder
 from jwb_dh_v1.scoring.plan import Plan

@@ -18,11 +18,11 @@ from torch import nn
 
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.metrics import distribution
-from jwb_dh_v1.metrics.state import Moments, frechet_distance
+from jwb_dh_v1.metrics.state import FeatureStatistics, frechet_distance
 from jwb_dh_v1.networks import clip_image, dino
 from jwb_dh_v1.networks import features_vbench as fv
 from jwb_dh_v1.networks.inception import inception_fid
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning"),  # SciPy to the packages
@@ -33,8 +33,8 @@ CPU = torch.device("cpu")
 
 # FID
 
-# Values of 0.08 to 0.5 from features that agree to 1e-6 and are rounded to 2**-16 in `Moments`: a mean is off by up to
-# 8e-6 / sqrt(10), times twice the gaps of the means. Another package's resizing moves them by 3e-3 or more.
+# Values of 0.08 to 0.5 from features that agree to 1e-6 and are rounded to 2**-16 (`FeatureStatistics`): a mean is off
+# by up to 8e-6 / sqrt(10), times twice the gaps of the means. Another package's resizing moves them by 3e-3 or more.
 # Observed: 1.7e-6, and 4e-8 for equal features (what roots of singular products leave).
 CLOSE_FID = 2e-5
 WIDTH = 64  # features of the 2048, so that the packages' 2048 x 2048 roots (20 s and more) are not needed
@@ -48,7 +48,7 @@ def state():
 @pytest.fixture(scope="module")
 def pair(state):
     """Generated and real pictures of one size: two corners of each of five clips, unlike each other."""
-    models = Models(device="cpu")
+    models = NetworkPool(device="cpu")
     models.inception_fid = models._channels_last(inception_fid(state))
     sides = [], []
     for name in NAMES[:5]:
@@ -96,7 +96,7 @@ class Picked(nn.Module):
 
 
 def rows(state, pick):
-    """Our features of either side, float64 [n, d], as `Moments` keeps them."""
+    """Our features of either side, float64 [n, d], as `FeatureStatistics` keeps them."""
     return [side.rows[:, pick] / 2**16 for side in (state.generated, state.reference)]
 
 
@@ -170,14 +170,14 @@ PACKAGES = {
 @pytest.mark.parametrize("package", PACKAGES)
 def test_fid_from_pictures_to_number(package, folders, weights, pair, pick):
     theirs, ours = PACKAGES[package]
-    value = frechet_distance(*map(Moments.of, rows(ours(pair), pick)))
+    value = frechet_distance(*map(FeatureStatistics.of, rows(ours(pair), pick)))
     expected = theirs(folders, weights, pick)
     assert value == pytest.approx(expected, abs=CLOSE_FID)
 
 
 def test_torchmetrics_resizes_otherwise_unless_told_not_to(folders, weights, pair, pick):
     """Its default samples at pixel centres (and antialiases what shrinks), TensorFlow and torch-fidelity at corners."""
-    value = frechet_distance(*map(Moments.of, rows(distribution.fid_tensorflow(pair), pick)))
+    value = frechet_distance(*map(FeatureStatistics.of, rows(distribution.fid_tensorflow(pair), pick)))
     expected = by_torchmetrics(folders, weights, pick, antialias=True)
     assert abs(value - expected) > 100 * CLOSE_FID  # seen 3.4e-3
 
@@ -214,7 +214,7 @@ DISTANCES = {
 @pytest.mark.parametrize("package", DISTANCES)
 def test_distance_of_equal_features(package, n, d, pair, pick):
     a, b = rows(distribution.fid(pair), pick[:d])
-    sides = Moments.of(a[:n]), Moments.of(b)
+    sides = FeatureStatistics.of(a[:n]), FeatureStatistics.of(b)
     assert [side.rows is not None for side in sides] == [n <= d, len(b) <= d]
     expected = DISTANCES[package](a[:n], b)
     assert frechet_distance(*sides) == pytest.approx(expected, abs=CLOSE_FID)

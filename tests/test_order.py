@@ -18,11 +18,11 @@ GOLDEN = Path(__file__).parent / "golden" / "systems"  # the six, scored once, u
 @pytest.fixture(scope="module")
 def scored(request, teaser_dir, systems_dir):
     """Runs made now, which share their networks as in `jwb-dh score A B ...`; all six take minutes (--run-slow)."""
-    from jwb_dh_v1.networks.pool import Models
+    from jwb_dh_v1.networks.pool import NetworkPool
     from jwb_dh_v1.networks.weights import resolve_all
     from jwb_dh_v1.scoring.plan import make_plan
 
-    models = Models(resolve_all(make_plan("lite").weights), "cpu")
+    models = NetworkPool(resolve_all(make_plan("lite").weights), "cpu")
     found = {}
     for name in SYSTEMS if request.config.getoption("--run-slow") else ("copy", "swapped"):
         samples = pair(systems_dir / name, teaser_dir)

@@ -17,7 +17,7 @@ from made_runs import (
 from scipy import stats
 
 from jwb_dh_v1.analysis.compare import compare
-from jwb_dh_v1.metrics.state import Frechet, Moments
+from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet
 
 # --- distances of sets -----------------------------------------------------------------------------------------------
 
@@ -29,7 +29,10 @@ def feature_states(rng: np.random.Generator, people: Sequence[str], shift: float
     for person in people:
         reference = real.standard_normal((2, width))
         found.append(
-            Frechet(Moments.of(reference + rng.normal(shift, 0.5, (2, width)), person), Moments.of(reference, person))
+            Frechet(
+                FeatureStatistics.of(reference + rng.normal(shift, 0.5, (2, width)), person),
+                FeatureStatistics.of(reference, person),
+            )
         )
     return found
 
@@ -107,7 +110,8 @@ def test_coverage_of_distances(people: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     hits = false = 0
     for _ in range(400):
-        a, b = (Given([Frechet(Moments.of(s.generated.rows / 2**16 + rng.standard_normal(100), p), s.reference)
+        a, b = (Given([Frechet(FeatureStatistics.of(s.generated.rows / 2**16 + rng.standard_normal(100), p),
+                               s.reference)
                        for s, p in zip(feature_states(rng, names, 0.0, 100), names, strict=True)])
                 for _ in range(2))  # fmt: skip
         got = paired_sets(a, b, FVD, names, draws=400)

@@ -6,13 +6,13 @@ from media import moving
 
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 
 
 def samples():
     real = [moving(12, 160, 128, seed=n) for n in range(2)]
-    return [Sample(str(n), Clip(255 - clip), Clip(clip), identity=str(n)) for n, clip in enumerate(real)]
+    return [Sample(str(n), Clip(255 - clip), Clip(clip), person_id=str(n)) for n, clip in enumerate(real)]
 
 
 @pytest.mark.teaser
@@ -34,7 +34,7 @@ def test_bf16_moves_network_metrics_a_little_and_the_others_not_at_all():
 def test_a_precision_is_asked_for_by_name_and_kept():
     with pytest.raises(SetupError, match="fp32, bf16, fp16"):
         score(samples(), ["ssim"], ["body"], protocol="lite", precision="int8")
-    models = Models(resolve_all(["mobilenet-v2"]), "cpu")
+    models = NetworkPool(resolve_all(["mobilenet-v2"]), "cpu")
     with pytest.raises(SetupError, match="fp32, the run asks for bf16"):
         score(samples(), ["fid"], ["body"], protocol="lite", models=models, precision="bf16")
     assert np.isfinite(score(samples(), ["fid"], ["body"], protocol="lite", models=models)["fid", "body"].value)

@@ -17,7 +17,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed (extra `scale`)")
 from jwb_dh_v1 import Clip, Sample, score  # noqa: E402
 from jwb_dh_v1.dataset.build.pack import items_in, pack  # noqa: E402
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash  # noqa: E402
-from jwb_dh_v1.parallel import RayOptions, spread  # noqa: E402
+from jwb_dh_v1.parallel import RayOptions, ray_map  # noqa: E402
 from jwb_dh_v1.scoring import ray_pool  # noqa: E402
 from jwb_dh_v1.scoring.executors import WorkersLost  # noqa: E402
 from jwb_dh_v1.scoring.ray_pool import bare  # noqa: E402
@@ -61,7 +61,7 @@ def folders(tmp_path_factory):
 def samples(folders):
     generated, real = folders
     return [Sample(f"{n:02d}", Clip(generated / f"{n:02d}.mp4"), Clip((real / f"{n:02d}.mp4").read_bytes()),
-                   identity=f"p{n % 5}") for n in range(COUNT)]  # fmt: skip
+                   person_id=f"p{n % 5}") for n in range(COUNT)]  # fmt: skip
 
 
 def outputs(folder):
@@ -184,7 +184,7 @@ def half(number):
 
 def test_calls_are_spread_as_tasks(nodes):
     calls, taken = ((n, (n,)) for n in range(9)), []
-    spreading = spread(ray, half, calls, RayOptions(retries=0), most=2, ordered=True, env={"GIVEN": "x"})
+    spreading = ray_map(ray, half, calls, RayOptions(retries=0), most=2, ordered=True, env={"GIVEN": "x"})
     for number, result in spreading:
         taken.append(number)
         assert isinstance(result, ray.exceptions.WorkerCrashedError) if number == 3 else result == (number / 2, "x")
@@ -194,7 +194,7 @@ def test_calls_are_spread_as_tasks(nodes):
     spreading.close()
     for number, told in ((7, "no room"), (8, r"cannot work: ZeroDivisionError: .*Is the same software on all nodes")):
         with pytest.raises(SetupError, match=told):
-            list(spread(ray, half, [(number, (number,))], RayOptions(retries=0), env={"GIVEN": "x"}))
+            list(ray_map(ray, half, [(number, (number,))], RayOptions(retries=0), env={"GIVEN": "x"}))
 
 
 def test_packed_shards_are_the_local_ones(folders, nodes, tmp_path, monkeypatch):

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from jwb_dh_v1.analysis.reconcile import VBENCH, published, reconcile
-from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import DataNotFound
-from jwb_dh_v1.metrics.policy import aggregate, fill, stand_in
-from jwb_dh_v1.metrics.state import Frechet, Mean, Moments, Rate
+from jwb_dh_v1.metrics.policy import aggregate, impute, imputed_value
+from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, Mean, Rate
 
 FILES = Path(__file__).parent / "golden" / "authors_results"
 
@@ -84,9 +84,9 @@ def test_policies():
     assert aggregate(values, 2, "zero", True) == aggregate(values, 2, "worst", True) == Mean(Fraction(3, 4), 4)
     assert aggregate(values, 2, "zero", False) == Mean(Fraction(3, 4), 2)  # 0 would be a perfect distance
     assert aggregate(values, 2, "worst", False).value() == pytest.approx((0.75 + 2 * 0.5) / 4, rel=1e-15)
-    assert fill(Rate(1, 2, 2), 2, stand_in("zero", True, None)) == Rate(1, 4, 4)
-    state = Frechet(Moments.of([[0.0]], "a"), Moments.of([[1.0]], "a"))
-    assert fill(state, 3, 0.0) is state
+    assert impute(Rate(1, 2, 2), 2, imputed_value("zero", True, None)) == Rate(1, 4, 4)
+    state = Frechet(FeatureStatistics.of([[0.0]], "a"), FeatureStatistics.of([[1.0]], "a"))
+    assert impute(state, 3, 0.0) is state
 
 
 def test_the_command(capsys):

@@ -8,7 +8,7 @@ from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import BadBox, NotApplicable
 from jwb_dh_v1.media.annotations import Annotations
 from jwb_dh_v1.metrics.region import SIDE, cut, longest_run, paper, paper_window, track
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 
 ONES = np.ones(2)
 
@@ -108,7 +108,7 @@ def test_wrong_boxes_are_typed(bad):
     boxes = np.tile(np.array([10, 10, 60, 60], np.float32), (20, 1))
     boxes[7] = bad
     clip = numbered(20)
-    clip._given, clip.models = boxed(boxes), Models(boxes="annotations")
+    clip._given, clip.models = boxed(boxes), NetworkPool(boxes="annotations")
     with pytest.raises(BadBox, match="frame 7"):
         Sample("a", clip).crop("face")
 
@@ -118,7 +118,7 @@ def test_reference_boxes_on_a_clip_of_another_size_and_rate():
     reference._given = boxed(np.tile(np.array([40, 40, 140, 140], np.float32), (20, 1)))
     small = Clip(np.zeros((40, 120, 160, 3), np.uint8), fps=20.0)
     for clip in (reference, small):
-        clip.models = Models(boxes="annotations")
+        clip.models = NetworkPool(boxes="annotations")
     part = Sample("a", small, reference).crop("face")[0]
     assert part.generated.windows[0].tolist() == [8, 8, 83, 83]  # half of (15, 15, 165, 165), rounded to even
     assert part.reference.windows[0].tolist() == [15, 15, 165, 165]
@@ -128,7 +128,7 @@ def test_reference_boxes_on_a_clip_of_another_size_and_rate():
 def test_pixels_are_compared_where_the_reference_shows_the_part():
     reference, other = numbered(20), numbered(20)
     reference._given = boxed(np.tile(np.array([40, 40, 140, 140], np.float32), (20, 1)))
-    models = Models(boxes="mediapipe")
+    models = NetworkPool(boxes="mediapipe")
     models.__dict__["detector"] = SeesNothing()
     for clip in (reference, other):
         clip.models = models
@@ -164,7 +164,7 @@ class Planted:
 
 
 def test_a_hand_taken_for_the_other_one_keeps_its_counterpart():
-    models = Models(device="cpu")
+    models = NetworkPool(device="cpu")
     models.detector = Planted()
     made, real = (Clip(moving(20, 128, 96, seed=n), models=models) for n in (0, 1))
     (part,) = Sample("a", made, real).crop("hands")

@@ -152,7 +152,7 @@ def test_comparison(folder: Path, sharp: tuple[Result, list[Sample]], blurred: t
 
 def test_paper_protocol_with_infinite_scores(tmp_path: Path) -> None:
     clip = picture(1)
-    samples = [Sample(f"s{i}", Clip(clip), Clip(clip), identity=str(i)) for i in range(2)]
+    samples = [Sample(f"s{i}", Clip(clip), Clip(clip), person_id=str(i)) for i in range(2)]
     samples.append(Sample("other", Clip(picture(2)), Clip(picture(3))))
     result = score(samples, ("ssim", "psnr", "csim"), ("body",), protocol="paper", device="cpu", name="equal")
     assert result["psnr", "body"].value == math.inf

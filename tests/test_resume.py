@@ -16,7 +16,7 @@ from media import moving, write_mp4
 
 from jwb_dh_v1 import Clip, Result, Sample, score
 from jwb_dh_v1.errors import AlreadyRunning, PlanMismatch
-from jwb_dh_v1.metrics.state import Frechet, Moments, add
+from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, add
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.run import SHARD
 from jwb_dh_v1.scoring.shard import read_shard, score_shard
@@ -50,7 +50,7 @@ def folders(tmp_path_factory):
 
 def samples(folders):
     generated, real = folders
-    return [Sample(f"{n:02d}", Clip(generated / f"{n:02d}.mp4"), Clip(real / f"{n:02d}.mp4"), identity=f"p{n % 5}")
+    return [Sample(f"{n:02d}", Clip(generated / f"{n:02d}.mp4"), Clip(real / f"{n:02d}.mp4"), person_id=f"p{n % 5}")
             for n in range(COUNT)]  # fmt: skip
 
 
@@ -72,7 +72,10 @@ def test_shard_sizes_change_no_byte(folders, tmp_path):
 
 def test_shard_sizes_change_no_byte_of_a_set_metric():
     clips = [np.random.default_rng(n).standard_normal((3, 16)) for n in range(COUNT)]
-    states = [Frechet(Moments.of(c, str(n % 5)), Moments.of(c + 0.5, str(n % 5))) for n, c in enumerate(clips)]
+    states = [
+        Frechet(FeatureStatistics.of(c, str(n % 5)), FeatureStatistics.of(c + 0.5, str(n % 5)))
+        for n, c in enumerate(clips)
+    ]
     values = set()
     for size in (1, 7, 64):
         whole = None
@@ -231,14 +234,16 @@ def test_an_iterable_is_read_one_sample_at_a_time(folders, tmp_path):
 
 def test_wrong_annotations_in_the_data_fail_their_sample_only(folders):
     from jwb_dh_v1.errors import BadBox
-    from jwb_dh_v1.networks.pool import Models
+    from jwb_dh_v1.networks.pool import NetworkPool
 
     def broken():
         raise BadBox("three numbers are no box")
 
     bad, good = samples(folders)[:2]
     bad = replace(bad, reference=Clip(folders[1] / "00.mp4", annotations=broken))
-    result = score([bad, good], ["ssim"], ["body", "face"], boxes="annotations", models=Models(boxes="annotations"))
+    result = score(
+        [bad, good], ["ssim"], ["body", "face"], boxes="annotations", models=NetworkPool(boxes="annotations")
+    )
     found = {(row.sample_id, row.region): (row.status, row.error) for row in result.rows()}
     assert found["00", "face"] == ("failed", "BadBox")
     assert found["00", "body"] == found["01", "body"] == ("ok", "")

@@ -14,7 +14,7 @@ from jwb_dh_v1.metrics import identity
 from jwb_dh_v1.metrics.region import Crop
 from jwb_dh_v1.networks import arcface, scrfd
 from jwb_dh_v1.networks import features_face as ff
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.report.plots import curve_plot
 
 # Rows of a face: place of its cell in the 640 square, score, distances to left, top, right, bottom, and five points.
@@ -209,7 +209,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[scrfd.Scrfd, arc
 def sample_of(ours: Clip | np.ndarray, theirs: Clip | np.ndarray, networks: tuple) -> Sample:
     clips = []
     for given in (ours, theirs):
-        models = Models(device="cpu")
+        models = NetworkPool(device="cpu")
         models.scrfd, models.arcface = networks  # type: ignore[attr-defined]
         clip = Clip(given) if isinstance(given, np.ndarray) else given
         clip.models = models

@@ -60,7 +60,7 @@ def folders(tmp_path_factory):
 
 def samples(folders):
     generated, real = folders
-    return [Sample(f"{n:02d}", Clip(generated / f"{n:02d}.mp4"), Clip(real / f"{n:02d}.mp4"), identity=f"p{n % 5}")
+    return [Sample(f"{n:02d}", Clip(generated / f"{n:02d}.mp4"), Clip(real / f"{n:02d}.mp4"), person_id=f"p{n % 5}")
             for n in range(COUNT)]  # fmt: skip
 
 

@@ -18,12 +18,12 @@ from media import moving
 from test_scrfd import detector_file, planted
 
 from jwb_dh_v1 import Clip, Result, Sample, load_dataset, score
-from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.files import sha256_of
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS, distribution, vbench
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import FILES
 
 
@@ -94,7 +94,7 @@ def test_standard_runs_from_files_to_results(folders, files, tmp_path):
     for cell in result.scores:
         assert cell.region != "hands" or cell.n + cell.skipped == 2
     # The same functions on the same networks, added by hand: only the order of rounding could differ.
-    models, by_hand, subject = Models(files, "cpu"), None, []
+    models, by_hand, subject = NetworkPool(files, "cpu"), None, []
     for name in ("obama-2", "pyfeat-1"):
         made, real = (Clip(folders / kind / f"{name}.mp4", models=models) for kind in ("made", "real"))
         sample = Sample(name, made, real)
@@ -136,7 +136,7 @@ def test_paper_runs_from_files_to_results(folders, files, tmp_path):
 def samples():
     real = [moving(16, 160, 128, seed=n) for n in range(2)]
     made = [np.roll(255 - clip, 5, axis=2) for clip in real]
-    return [Sample(f"{n}", Clip(made[n]), Clip(real[n]), identity=f"p{n}") for n in range(2)]
+    return [Sample(f"{n}", Clip(made[n]), Clip(real[n]), person_id=f"p{n}") for n in range(2)]
 
 
 def test_missing_weights_stop_or_are_left_out(files, monkeypatch, tmp_path):

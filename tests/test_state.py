@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from jwb_dh_v1.errors import NotFinite, SampleError
-from jwb_dh_v1.metrics.state import UNIT, Frechet, Mean, Moments, Rate, Words, add, frechet_distance, unpack
+from jwb_dh_v1.metrics.state import (
+    UNIT,
+    FeatureStatistics,
+    Frechet,
+    Mean,
+    Rate,
+    WordErrorState,
+    add,
+    frechet_distance,
+    unpack,
+)
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 means = st.lists(numbers | st.just(math.inf), min_size=1, max_size=6)
@@ -26,7 +36,10 @@ def features(draw):
 
 
 def frechets(clips):
-    return [Frechet(Moments.of(c, str(i)), Moments.of(c[::-1] * 2 + 1, str(i))) for i, c in enumerate(clips)]
+    return [
+        Frechet(FeatureStatistics.of(c, str(i)), FeatureStatistics.of(c[::-1] * 2 + 1, str(i)))
+        for i, c in enumerate(clips)
+    ]
 
 
 def packed(state):
@@ -70,7 +83,9 @@ def words(clip):
     """One clip's state from (S, D, I, hits) and the real clip's rate, if there is one."""
     (s, d, i, hits), floor = clip
     rate = Mean.of((s + d + i) / (s + d + hits))
-    return Words(rate.total, 1, 0, Mean() if floor is None else Mean.of(floor), s, d, i, s + d + hits, s % 2, 0, i % 2)
+    return WordErrorState(
+        rate.total, 1, 0, Mean() if floor is None else Mean.of(floor), s, d, i, s + d + hits, s % 2, 0, i % 2
+    )
 
 
 @given(clips_of_words)
@@ -90,14 +105,14 @@ def test_words_are_a_mean_that_counts(clips, random):
     assert whole.floor == total([Mean(), *map(Mean.of, floors)])
     # clips of which only a rate is known (those that failed, under another policy) raise the mean and no count
     filled = whole + Mean.of(2.0)
-    assert isinstance(filled, Words) and filled.n == whole.n + 1 and filled.micro == whole.micro
+    assert isinstance(filled, WordErrorState) and filled.n == whole.n + 1 and filled.micro == whole.micro
     assert filled.value() == total([Mean.of(rate) for rate in [*rates, 2.0]]).value()
 
 
 def test_words_of_clips_that_say_something():
-    heard, mute = words(((1, 0, 0, 3), None)), Words(Fraction(1), 1, deletions=4, units=4, unheard=1)
+    heard, mute = words(((1, 0, 0, 3), None)), WordErrorState(Fraction(1), 1, deletions=4, units=4, unheard=1)
     assert (heard + mute).produced == heard.value() == 0.25
-    assert math.isnan(mute.produced) and math.isnan(Words().micro)
+    assert math.isnan(mute.produced) and math.isnan(WordErrorState().micro)
 
 
 @settings(max_examples=50, deadline=None)
@@ -117,14 +132,16 @@ def test_mean_is_the_correctly_rounded_mean_in_any_order(values, random):
 @given(features(), st.randoms())
 def test_moments_are_those_of_the_union(clips, random):
     whole = np.concatenate(clips)
-    joined = total([Frechet(Moments.of(c), Moments.of(c)) for c in random.sample(clips, len(clips))]).generated
+    joined = total(
+        [Frechet(FeatureStatistics.of(c), FeatureStatistics.of(c)) for c in random.sample(clips, len(clips))]
+    ).generated
     # Features are rounded to 2**-16 (error up to 8e-6 each); |f| < 6, so products move by less than 1e-4.
     assert np.allclose(joined.mean(), whole.mean(axis=0), atol=1e-5, rtol=0)
     assert np.allclose(joined.covariance(), np.cov(whole, rowvar=False), atol=2e-4, rtol=0)
 
 
 def test_rows_are_kept_up_to_the_dimension_only():
-    few, many = Moments.of(np.ones((4, 4))), Moments.of(np.ones((5, 4)))
+    few, many = FeatureStatistics.of(np.ones((4, 4))), FeatureStatistics.of(np.ones((5, 4)))
     assert few.rows is not None and many.rows is None
     assert (few + few).rows is None
     assert np.array_equal((few + few).second, np.full((4, 4), 8.0 * UNIT**2))
@@ -134,14 +151,14 @@ def test_sums_stay_exact_beyond_what_float64_holds():
     """Logits and coefficients in the hundreds: the sums pass 2**53, the largest float64 up to which all are exact."""
     rng = np.random.default_rng(5)
     parts = [rng.normal(0, 400, (7, 3)) for _ in range(4)]
-    joined = Moments.of(parts[0])
+    joined = FeatureStatistics.of(parts[0])
     for part in parts[1:]:
-        joined = joined + Moments.of(part)
+        joined = joined + FeatureStatistics.of(part)
     whole = [[int(v) for v in row] for row in np.rint(np.concatenate(parts) * UNIT)]  # Python's integers have no limit
     exact = [[sum(row[i] * row[j] for row in whole) for j in range(3)] for i in range(3)]
     assert joined.second.tolist() == exact and max(map(max, exact)) > 2**53
     assert joined.first.tolist() == [sum(row[i] for row in whole) for i in range(3)]
-    same = Moments.of(np.concatenate(parts))
+    same = FeatureStatistics.of(np.concatenate(parts))
     assert same.second.tolist() == exact
     # float64 keeps 16 digits of numbers of 1e5; numpy's own covariance does no better.
     assert joined.covariance() == pytest.approx(np.cov(np.concatenate(parts), rowvar=False), rel=1e-9, abs=1e-2)
@@ -152,10 +169,10 @@ def test_values_that_are_no_numbers_are_refused():
         with pytest.raises(NotFinite):
             Mean.of(bad)
     with pytest.raises(NotFinite):
-        Moments.of(np.array([[math.nan, 0.0]]))
+        FeatureStatistics.of(np.array([[math.nan, 0.0]]))
     with pytest.raises(SampleError, match="too large for exact sums"):
-        Moments.of(np.full((5, 2), 1e6))
-    for other in (Rate.of(1), Words()):
+        FeatureStatistics.of(np.full((5, 2), 1e6))
+    for other in (Rate.of(1), WordErrorState()):
         with pytest.raises(TypeError, match="different metrics"):
             add(Mean.of(1), other)
 
@@ -180,7 +197,7 @@ CLOSED_FORMS = [  # specs/metrics.md section 6; the 2x2 case is 8 - 2 sqrt(tr(S1
 
 @pytest.mark.parametrize(("a", "b", "expected"), CLOSED_FORMS)
 def test_frechet_closed_forms(a, b, expected):
-    sides = [Moments.of(gaussian_rows(np.asarray(mean), cov)) for mean, cov in (a, b)]
+    sides = [FeatureStatistics.of(gaussian_rows(np.asarray(mean), cov)) for mean, cov in (a, b)]
     # 400 rows, rounded to 2**-16: the mean moves by at most 8e-6 / sqrt(400), the covariance by about 1e-6.
     assert frechet_distance(*sides) == pytest.approx(expected, abs=2e-5)
 
@@ -188,7 +205,7 @@ def test_frechet_closed_forms(a, b, expected):
 def test_frechet_of_few_samples_equals_the_matrix_square_root():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((16, 64)), rng.standard_normal((16, 64)) + 1
-    few = frechet_distance(Moments.of(x), Moments.of(y))
+    few = frechet_distance(FeatureStatistics.of(x), FeatureStatistics.of(y))
     # specs/metrics.md section 6: 156.2087846 by Gram and SVD. Rounding to 2**-16 moves 2 (mean gap) (mean error)
     # summed over 64 dimensions by about 2 * 8 * 4e-6 / 4 = 2e-5.
     assert few == pytest.approx(156.2087846, abs=1e-4)
@@ -203,15 +220,17 @@ def test_frechet_of_few_samples_equals_the_matrix_square_root():
 def test_both_forms_of_the_distance_agree():
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((40, 40)), rng.standard_normal((40, 40)) * 2
-    kept = [Moments.of(z) for z in (x, y)]
-    summed = [Moments(m.n, None, (), *m.sums()) for m in kept]
+    kept = [FeatureStatistics.of(z) for z in (x, y)]
+    summed = [FeatureStatistics(m.n, None, (), *m.sums()) for m in kept]
     # The eigenvalue form takes roots of eigenvalues near 0, where 1e-16 becomes 1e-8 per dimension.
     assert frechet_distance(*kept) == pytest.approx(frechet_distance(*summed), abs=1e-5)
 
 
 def test_equal_sets_have_distance_zero():
     x = np.random.default_rng(3).standard_normal((16, 64))
-    assert frechet_distance(Moments.of(x), Moments.of(x)) < 1e-10  # specs: Gram form of a set with itself
+    assert (
+        frechet_distance(FeatureStatistics.of(x), FeatureStatistics.of(x)) < 1e-10
+    )  # specs: Gram form of a set with itself
 
 
 def test_leaving_out_a_group_equals_never_having_had_it():

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from media import moving
 
-from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.dataset.pairs import pair
 from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.media.video import write_mp4
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.reference_features import ABOUT, open_stats, path_of, write_stats
@@ -45,7 +45,7 @@ def copied(kept, tmp_path):
 
 @pytest.fixture(scope="module")
 def models():
-    return Models(resolve_all(["mobilenet-v2"]), "cpu")
+    return NetworkPool(resolve_all(["mobilenet-v2"]), "cpu")
 
 
 def plan_of(metrics=METRICS):
@@ -54,7 +54,7 @@ def plan_of(metrics=METRICS):
 
 def run(folder, models, stored, out):
     """Bytes of the result, and how often the network looked at frames of how many clips."""
-    fresh = Models(models.weights, "cpu")
+    fresh = NetworkPool(models.weights, "cpu")
     fresh.mobilenet = models.mobilenet  # loaded once for all tests
     fresh.stored = stored
     seen = []
@@ -105,7 +105,7 @@ def _key(clip):
     """What the clip asks its models for."""
     asked = []
 
-    class Asked(Models):
+    class Asked(NetworkPool):
         def remember(self, key, make):
             asked.append(key)
             return super().remember(key, make)

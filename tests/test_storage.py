@@ -19,7 +19,7 @@ from media import moving, write_mp4
 
 from jwb_dh_v1 import Clip, Result, Sample, score
 from jwb_dh_v1 import files as storage
-from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, MissingPackage, NotWritable, PlanMismatch, SetupError
 from jwb_dh_v1.files import LocalFolder, RemoteFolder, below, folder_at, is_url
 from jwb_dh_v1.scoring import run_folder
@@ -51,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def samples(folders: tuple[Path, Path]) -> list[Sample]:
     generated, real = folders
-    return [Sample(f"{n:02d}", Clip(generated / f"{n:02d}.mp4"), Clip(real / f"{n:02d}.mp4"), identity=f"p{n % 5}")
+    return [Sample(f"{n:02d}", Clip(generated / f"{n:02d}.mp4"), Clip(real / f"{n:02d}.mp4"), person_id=f"p{n % 5}")
             for n in range(COUNT)]  # fmt: skip
 
 
@@ -201,15 +201,15 @@ def test_claims_end_with_their_process_or_their_time(memory: str) -> None:
     }
     for why, (claim, over) in claims.items():
         folder.write(".claims/0-4-x.json", json.dumps(claim).encode())
-        with run_folder.claimed(folder, range(4, 9)):  # does not touch it
+        with run_folder.lock_shards(folder, range(4, 9)):  # does not touch it
             pass
         assert len(folder.names(".claims")) == 1, why
         if over:
-            with run_folder.claimed(folder, range(3, 5)):
+            with run_folder.lock_shards(folder, range(3, 5)):
                 pass
             assert folder.names(".claims") == [], why
         else:
-            with pytest.raises(AlreadyRunning), run_folder.claimed(folder, range(3, 5)):
+            with pytest.raises(AlreadyRunning), run_folder.lock_shards(folder, range(3, 5)):
                 pass
             assert folder.names(".claims") == ["0-4-x.json"], why
 
@@ -217,7 +217,7 @@ def test_claims_end_with_their_process_or_their_time(memory: str) -> None:
 def test_a_claim_is_renewed(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_folder, "BEAT", 0.02)
     folder = RemoteFolder(memory)
-    with run_folder.claimed(folder, range(2)):
+    with run_folder.lock_shards(folder, range(2)):
         (name,) = folder.names(".claims")
         seen = set()
         end = time.monotonic() + 60
@@ -249,7 +249,7 @@ def test_of_two_that_start_together_not_both_go_on(memory: str, monkeypatch: pyt
 
     def start() -> None:
         try:
-            with run_folder.claimed(RemoteFolder(memory), range(5)):
+            with run_folder.lock_shards(RemoteFolder(memory), range(5)):
                 ended.append("went on")
         except AlreadyRunning:
             ended.append("told")
@@ -341,9 +341,7 @@ def s3() -> Iterator[dict[str, str]]:
 def start(folders: tuple[Path, Path], out: str) -> subprocess.Popen[str]:
     generated, real = map(str, folders)
     command = ["score", generated, "--data", real, "--out", out, *COMMAND, "--no-report"]
-    program = (
-        f"import sys; sys.path[:0] = {sys.path!r}; from jwb_dh_v1.cli.main import main; sys.exit(main({command!r}))"
-    )
+    program = f"import sys; sys.path[:0] = {sys.path!r}; from jwb_dh_v1.cli import main; sys.exit(main({command!r}))"
     return subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "HF_HUB_OFFLINE": "1"}, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
 

@@ -9,7 +9,7 @@ from media import moving
 from test_weights import CONTENT, SHA, server  # noqa: F401 - a fixture
 
 from jwb_dh_v1 import Clip, Sample, score
-from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import MissingWeights, SetupError, TermsNotAccepted, WrongHash
 from jwb_dh_v1.networks import weights
 from jwb_dh_v1.networks.weights_table import FILES, TERMS, File, Url
@@ -84,8 +84,8 @@ def test_the_real_table_names_terms_that_exist():
 def samples():
     real = [moving(16, 96, 64, seed=n) for n in range(3)]
     made = [np.clip(clip.astype(int) + 9, 0, 255).astype(np.uint8) for clip in real]
-    pairs = [Sample(f"{n}", Clip(made[n]), Clip(real[n]), identity=f"p{n}") for n in range(3)]
-    return [*pairs, Sample("gone", Clip("no_such_file.mp4"), Clip(real[0]), identity="p3")]
+    pairs = [Sample(f"{n}", Clip(made[n]), Clip(real[n]), person_id=f"p{n}") for n in range(3)]
+    return [*pairs, Sample("gone", Clip("no_such_file.mp4"), Clip(real[0]), person_id="p3")]
 
 
 def test_failures_count_as_the_run_says(tmp_path):

@@ -290,9 +290,9 @@ def test_a_row_becomes_a_clip_without_copies(rows: list[dict[str, Any]]):
     assert clip._frames is None
     assert "info" not in clip._memo  # not even the header was looked at
     assert (len(clip), clip.size, clip.fps) == (3, (64, 48), 25.0)
-    assert clip.given is not None
-    assert np.isnan(clip.given.boxes["face"][1]).all()
-    assert np.array_equal(clip.given.keypoints, row["keypoints"])
+    assert clip.provided_annotations is not None
+    assert np.isnan(clip.provided_annotations.boxes["face"][1]).all()
+    assert np.array_equal(clip.provided_annotations.keypoints, row["keypoints"])
     assert not any(held is row for held in clip.__dict__.values())
 
 
@@ -300,7 +300,7 @@ def test_bad_annotations_fail_when_they_are_asked_for(rows: list[dict[str, Any]]
     clip = decode({**rows[0], "boxes": {"face": [[1, 2, 3]]}})
     assert clip.frames.shape == (3, 48, 64, 3)
     with pytest.raises(BadBox):
-        _ = clip.given
+        _ = clip.provided_annotations
 
 
 def test_other_bytes_than_packed_are_refused(rows: list[dict[str, Any]]):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1.scoring.change_guard import Watch
+from jwb_dh_v1.scoring.change_guard import ChangeGuard
 from jwb_dh_v1.scoring.result import Row
 
 ROW = Row("a", "a", "psnr", "body", 1.0, 1, None, "ok")
@@ -20,7 +20,7 @@ def test_what_counts_as_disturbed(tmp_path: Path, content: bytes | None, hashed:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"the same bytes")
     os.utime(path, (1, 1))
-    watch = Watch([Sample("a", Clip(path))])
+    watch = ChangeGuard([Sample("a", Clip(path))])
     (sample,) = watch
     if hashed:
         assert len(sample.generated.sha256) == 64

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jwb_dh_v1.cli.main import main
+from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.networks import weights
 from jwb_dh_v1.networks.weights_table import File, Hub, Package, Url

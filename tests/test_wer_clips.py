@@ -16,9 +16,9 @@ from jwb_dh_v1.media.audio import Audio
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import speech
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.metrics.state import Words
+from jwb_dh_v1.metrics.state import WordErrorState
 from jwb_dh_v1.metrics.wer import Counts, corpus, corpus_of, errors
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve, resolve_all
 
 # ------------------------------------------------------------------------------------------------------ many clips
@@ -124,7 +124,7 @@ def test_a_clip_that_says_nothing_has_all_its_words_wrong(kind, metric, request)
     """No network is there to be asked: none is."""
     sample = Sample("a", request.getfixturevalue(kind), transcript="red green blue")
     found = metric(sample)
-    assert isinstance(found, Words) and found.value() == found.micro == 1
+    assert isinstance(found, WordErrorState) and found.value() == found.micro == 1
     assert (found.deletions, found.units, found.unheard, found.floor.n) == (3, 3, 1, 0)
     facts = (speech.lite_wer_facts if metric is speech.lite_wer else speech.wer_facts)(sample)
     assert facts["flags"] == ["empty_hypothesis", "no_speech"]
@@ -169,7 +169,7 @@ def test_sound_that_cannot_be_decoded_fails(folder, mute):
 def models():
     from jwb_dh_v1.scoring.plan import make_plan
 
-    return Models(resolve_all(make_plan("lite", ["wer"]).weights), "cpu")
+    return NetworkPool(resolve_all(make_plan("lite", ["wer"]).weights), "cpu")
 
 
 OBAMA = (
@@ -195,12 +195,12 @@ def test_the_real_clip_is_the_floor(models, folder, mute):
     write_mp4(folder / "noise.mp4", moving(3), 25, tone(2))
     nan = Clip(folder / "nan.mov")
     samples = [
-        Sample("itself", real, real, OBAMA, identity="a"),
-        Sample("mute", mute, real, OBAMA, identity="b"),
-        Sample("no real sound", real, mute, OBAMA, identity="c"),
-        Sample("real sound broken", real, nan, OBAMA, identity="d"),
-        Sample("given", mute, real, OBAMA, identity="e", hypothesis=OBAMA),
-        Sample("no words", real, real, "...", identity="f"),
+        Sample("itself", real, real, OBAMA, person_id="a"),
+        Sample("mute", mute, real, OBAMA, person_id="b"),
+        Sample("no real sound", real, mute, OBAMA, person_id="c"),
+        Sample("real sound broken", real, nan, OBAMA, person_id="d"),
+        Sample("given", mute, real, OBAMA, person_id="e", hypothesis=OBAMA),
+        Sample("no words", real, real, "...", person_id="f"),
     ]
     result = score(samples, ["wer"], protocol="lite", device="cpu", models=models)
     cell, rows = result["wer", "speech"], {row.sample_id: row for row in result.rows()}

@@ -25,7 +25,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from jwb_dh_v1.analysis.cells import Compared, Run, compare_cell, corrected, draws_for, runs_of, shared
+from jwb_dh_v1.analysis.cells import MetricComparison, Run, compare_cell, corrected, draws_for, runs_of, shared
 from jwb_dh_v1.analysis.comparable import CROPPED, require_comparable
 from jwb_dh_v1.analysis.compare import family, few_identities
 from jwb_dh_v1.analysis.reconcile import LOWER, published
@@ -244,12 +244,12 @@ def _sign(number: float) -> int:
     return (number > 0) - (number < 0)
 
 
-def _significance(cell: Compared) -> int:
+def _significance(cell: MetricComparison) -> int:
     """1 where the first system is significantly better, -1 where worse, else 0."""
     return {"better": 1, "worse": -1}.get(cell.verdict, 0)
 
 
-def _lost(orders: Iterable[Order], cells: Sequence[Compared]) -> tuple[list[Lost], list[Flip]]:
+def _lost(orders: Iterable[Order], cells: Sequence[MetricComparison]) -> tuple[list[Lost], list[Flip]]:
     found = {(c.run, c.baseline, c.metric, c.region): c for c in cells}
     lost, flips = [], []
     for order in orders:

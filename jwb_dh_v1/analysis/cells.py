@@ -59,7 +59,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Compared:
+class MetricComparison:
     """One metric and region of a run against the baseline.
 
     Attributes:
@@ -147,7 +147,7 @@ def draws_for(tests: int) -> int:
     return max(DRAWS, 100 * tests)
 
 
-def compare_cell(a: Run, b: Run, cell: Cell, draws: int = DRAWS, unit: Unit = "identity") -> Compared:
+def compare_cell(a: Run, b: Run, cell: Cell, draws: int = DRAWS, unit: Unit = "identity") -> MetricComparison:
     """One metric and region of run a against run b, not yet corrected."""
     ours, theirs = (run.clips.get(cell, Clips({}, {}, {})) for run in (a, b))
     score = a.result[cell]
@@ -170,7 +170,7 @@ def compare_cell(a: Run, b: Run, cell: Cell, draws: int = DRAWS, unit: Unit = "i
             means = float(xs.mean()), float(ys.mean())
         if isinstance(found, Difference):
             by_clip = dict(zip(pairs, (xs - ys).tolist(), strict=True))
-    return Compared(
+    return MetricComparison(
         run=a.label,
         baseline=b.label,
         metric=cell[0],
@@ -207,7 +207,7 @@ def _sets(
     return replace(found, n=clips), (means[0], means[1])
 
 
-def corrected(cells: Sequence[Compared]) -> list[Compared]:
+def corrected(cells: Sequence[MetricComparison]) -> list[MetricComparison]:
     """The same cells with Holm's correction over all of their tests that could have given so small a p."""
     tests = {i: (d.p, d.smallest_p) for i, c in enumerate(cells) if (d := c.difference) and d.p is not None}
     adjusted = dict(zip(tests, holm_of_discrete(list(tests.values())), strict=True))

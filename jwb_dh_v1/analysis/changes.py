@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jwb_dh_v1.analysis.cells import Compared
+from jwb_dh_v1.analysis.cells import MetricComparison
 from jwb_dh_v1.analysis.paired_sets import Cell
 from jwb_dh_v1.analysis.wording import title
 
@@ -62,7 +62,7 @@ class Changes:
         return lines
 
 
-def changes(run: str, baseline: str, cells: Sequence[Compared]) -> Changes:
+def changes(run: str, baseline: str, cells: Sequence[MetricComparison]) -> Changes:
     """Sort the cells of a run against its baseline by kind."""
     found: dict[str, list[Cell]] = {kind: [] for kind in KINDS}
     for cell in cells:
@@ -72,7 +72,7 @@ def changes(run: str, baseline: str, cells: Sequence[Compared]) -> Changes:
     return Changes(run, baseline, clips, people, {kind: tuple(of) for kind, of in found.items()})
 
 
-def kind_of(cell: Compared) -> str:
+def kind_of(cell: MetricComparison) -> str:
     """Which of `KINDS` a cell is."""
     verdict, d = cell.verdict, cell.difference
     if d is None:

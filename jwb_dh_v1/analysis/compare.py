@@ -12,7 +12,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from jwb_dh_v1.analysis.cells import NOUN, Compared, Run, Unit, compare_cell, corrected, draws_for, runs_of, shared
+from jwb_dh_v1.analysis.cells import (
+    NOUN,
+    MetricComparison,
+    Run,
+    Unit,
+    compare_cell,
+    corrected,
+    draws_for,
+    runs_of,
+    shared,
+)
 from jwb_dh_v1.analysis.changes import Changes, changes
 from jwb_dh_v1.analysis.comparable import require_comparable
 from jwb_dh_v1.analysis.gains import Gains, gains
@@ -38,14 +48,14 @@ class Comparison:
     """
 
     baseline: str
-    cells: tuple[Compared, ...]
+    cells: tuple[MetricComparison, ...]
     unit: Unit
     family: int
     changes: tuple[Changes, ...]
     gains: tuple[Gains, ...]
     notes: tuple[str, ...]
 
-    def __getitem__(self, key: tuple[str, str, str]) -> Compared:
+    def __getitem__(self, key: tuple[str, str, str]) -> MetricComparison:
         """Return the cell of (run, metric, region)."""
         for cell in self.cells:
             if (cell.run, cell.metric, cell.region) == key:
@@ -124,12 +134,12 @@ def _baseline(runs: Sequence[Run], name: str | None) -> Run:
     raise SetupError(f"There is no run {name!r} to compare with; there are {', '.join(run.label for run in runs)}.")
 
 
-def family(cells: Sequence[Compared]) -> int:
+def family(cells: Sequence[MetricComparison]) -> int:
     """Number of tests that the correction is over."""
     return sum(cell.holm is not None for cell in cells)
 
 
-def _with_needed(cell: Compared, difference: float | Mapping[str, float] | None) -> Compared:
+def _with_needed(cell: MetricComparison, difference: float | Mapping[str, float] | None) -> MetricComparison:
     found = cell.difference
     if found is None or not found.spread:
         return cell
@@ -143,7 +153,7 @@ def _with_needed(cell: Compared, difference: float | Mapping[str, float] | None)
     )
 
 
-def _notes(cells: Sequence[Compared], runs: Sequence[Run], draws: int, unit: Unit) -> list[str]:
+def _notes(cells: Sequence[MetricComparison], runs: Sequence[Run], draws: int, unit: Unit) -> list[str]:
     """What to mind: the family, few identities, clips that only one run could be scored on, metrics without a test."""
     notes = few_identities(cells, draws, unit)
     if unit == "identity" and all(smallest_p(c.difference.identities) > ALPHA for c in cells if c.difference):
@@ -164,7 +174,7 @@ def _notes(cells: Sequence[Compared], runs: Sequence[Run], draws: int, unit: Uni
     return notes + [f"No paired test for {', '.join(dict.fromkeys(of))}: {why}." for why, of in reasons.items()]
 
 
-def few_identities(cells: Sequence[Compared], draws: int, unit: Unit = "identity") -> list[str]:
+def few_identities(cells: Sequence[MetricComparison], draws: int, unit: Unit = "identity") -> list[str]:
     """The family of the correction, and what so many identities (or clips) can and cannot show."""
     tests, noun = family(cells), NOUN[unit]
     notes = [

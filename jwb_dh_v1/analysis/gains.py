@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jwb_dh_v1.analysis.cells import NOUN, Compared, Run, Unit
+from jwb_dh_v1.analysis.cells import NOUN, MetricComparison, Run, Unit
 from jwb_dh_v1.analysis.comparable import CROPPED
 from jwb_dh_v1.analysis.wording import ORDER, title
 from jwb_dh_v1.stats.paired import ALPHA, Difference, paired
@@ -58,7 +58,7 @@ class Gains:
         return f"{begin}{said} (mean r of {', '.join(title(m) for m in self.metrics)}: {numbers}{tie}{out})."
 
 
-def gains(run: Run, base: Run, cells: Sequence[Compared], unit: Unit = "identity") -> Gains:
+def gains(run: Run, base: Run, cells: Sequence[MetricComparison], unit: Unit = "identity") -> Gains:
     """Compare the gains of body, face and hands; `cells` are those of the run against the baseline."""
     known = {(c.metric, c.region): c for c in cells if c.by_clip and c.region in CROPPED | {"body"}}
     names = [r for r in ORDER if any(region == r for _, region in known)]
@@ -83,7 +83,7 @@ def gains(run: Run, base: Run, cells: Sequence[Compared], unit: Unit = "identity
                  gap if isinstance(gap, Difference) else None)  # fmt: skip
 
 
-def _by_clip(run: Run, base: Run, cell: Compared) -> dict[str, float]:
+def _by_clip(run: Run, base: Run, cell: MetricComparison) -> dict[str, float]:
     """Sample id -> gain over twice the standard deviation of all scores; their mean is r."""
     scores = [r.clips[cell.metric, cell.region].value[s] for r in (run, base) for s in cell.by_clip]
     spread = float(np.std(np.array(scores, dtype=np.float64)))

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jwb_dh_v1.metrics.state import Frechet, Moments, frechet_distance, unpack
+from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, frechet_distance, unpack
 from jwb_dh_v1.scoring.result import Result
 from jwb_dh_v1.stats.paired import DRAWS, Difference, flip, interval, smallest_p, without_round_off
 
 GROUPS = 20
 DIMENSIONS = 512  # above, and with more features than dimensions, 21 distances take minutes
 Cell = tuple[str, str]
-Sides = tuple[Moments, Moments]
+Sides = tuple[FeatureStatistics, FeatureStatistics]
 
 
 class Features:
@@ -95,7 +95,7 @@ def _stored(path: Path, cell: Cell) -> Frechet | str | None:
 
 
 def _by_identity(state: Frechet) -> dict[str, Sides]:
-    sides: list[dict[str, Moments]] = []
+    sides: list[dict[str, FeatureStatistics]] = []
     for side in (state.generated, state.reference):
         assert side.rows is not None
         groups = np.array(side.groups, dtype=str)
@@ -104,8 +104,8 @@ def _by_identity(state: Frechet) -> dict[str, Sides]:
     return {name: (sides[0][name], sides[1][name]) for name in sides[0]}
 
 
-def _moments(rows: np.ndarray, name: str) -> Moments:
-    return Moments(len(rows), rows, (name,) * len(rows))
+def _moments(rows: np.ndarray, name: str) -> FeatureStatistics:
+    return FeatureStatistics(len(rows), rows, (name,) * len(rows))
 
 
 def _distance(parts: Iterable[Sides]) -> float:

@@ -16,7 +16,7 @@ from jwb_dh_v1.analysis.comparable import cells
 from jwb_dh_v1.analysis.problem import Problem, listed
 from jwb_dh_v1.analysis.submission_sets import check_sets
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.metrics.policy import stand_in
+from jwb_dh_v1.metrics.policy import imputed_value
 from jwb_dh_v1.scoring.result import Result, Score
 from jwb_dh_v1.stats.intervals import bootstrap_interval
 
@@ -115,7 +115,7 @@ def _mean(score: Score, ok: Sequence[Mapping[str, Any]], lost: Sequence[Mapping[
     worst = (min if score.higher_is_better else max)(values)
     if score.failures not in ("strict", "zero", "worst"):
         return [f"no policy is named {score.failures!r}"]
-    filler = stand_in(score.failures, score.higher_is_better, worst)  # type: ignore[arg-type]
+    filler = imputed_value(score.failures, score.higher_is_better, worst)  # type: ignore[arg-type]
     if filler is not None:
         values += [filler] * len(lost)
         weights += [1] * len(lost)

@@ -187,7 +187,7 @@ def _local(workers: int) -> Spread:
 
 def _ray(workers: int) -> Spread:
     """Calls as Ray tasks, of the running cluster or of one that is started here and ended with the calls."""
-    from jwb_dh_v1.parallel import RayOptions, connected, ray_module, spread
+    from jwb_dh_v1.parallel import RayOptions, connected, ray_map, ray_module
 
     ray_module()
 
@@ -195,7 +195,7 @@ def _ray(workers: int) -> Spread:
         options = RayOptions()
         calls = ((str(row.get("sample_id")), (dict(row), folder)) for row in rows)
         with connected(options) as ray:
-            for sample_id, outcome in spread(ray, partial(_one, fn), calls, options, most=workers, ordered=True):
+            for sample_id, outcome in ray_map(ray, partial(_one, fn), calls, options, most=workers, ordered=True):
                 # An error: the worker died, out of memory for example.
                 yield (sample_id, failure(sample_id, outcome)) if isinstance(outcome, Exception) else outcome
 

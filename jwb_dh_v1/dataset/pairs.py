@@ -143,7 +143,7 @@ def _dataset(ours: Mapping[str, Path], folder: Path, data: str, split: str, revi
                 "reference": Clip(row["video"], annotations=partial(annotations_of, row)),
                 "transcript": row["transcript"]["text"],
                 "language": row["transcript"]["language"] or "en",
-                "identity": row["identity_id"],
+                "person_id": row["identity_id"],
             }
             yield {"sample_id": row["sample_id"], "rest": rest}
 

@@ -38,13 +38,13 @@ from jwb_dh_v1.media.annotations import KEYPOINTS, PARTS, Annotations
 from jwb_dh_v1.media.clip import Clip
 
 if TYPE_CHECKING:
-    from jwb_dh_v1.networks.pool import Models
+    from jwb_dh_v1.networks.pool import NetworkPool
 
 Row = Mapping[str, Any]
 TEXTS = ("sample_id", "identity_id", "motion_text", "speech")
 
 
-def decode(row: Row, *, verify: bool = True, models: Models | None = None) -> Clip:
+def decode(row: Row, *, verify: bool = True, models: NetworkPool | None = None) -> Clip:
     """The clip of a row. Nothing is decoded yet, and the video's bytes are not copied.
 
     Args:

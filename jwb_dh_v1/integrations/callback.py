@@ -29,7 +29,7 @@ from jwb_dh_v1.integrations.probe_set import fixed_set as fixed_set
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import protocol as table_of
 from jwb_dh_v1.metrics.region import Region
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.scoring.plan import make_plan
 
@@ -118,13 +118,13 @@ def _scored(
 
     from jwb_dh_v1.scoring.run import score
 
-    if boxes is None and all(s.reference is not None and s.reference.given for s in chosen.samples):
+    if boxes is None and all(s.reference is not None and s.reference.provided_annotations for s in chosen.samples):
         boxes = "annotations"
     key = protocol, metrics, regions, boxes, device
     if key not in chosen.networks:
         plan = make_plan(protocol, metrics, regions, boxes)
         files, source = resolve_all(plan.weights), plan.boxes.partition("/")[0]
-        chosen.networks[key] = Models(files, device, source, plan.needs_keypoints)
+        chosen.networks[key] = NetworkPool(files, device, source, plan.needs_keypoints)
     models = chosen.networks[key]
     with tempfile.TemporaryDirectory() as room:
         with torch.no_grad():

@@ -17,7 +17,7 @@ from jwb_dh_v1.media.annotations import Annotations
 from jwb_dh_v1.media.audio import Audio, decode_audio
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.media.probe import VideoInfo
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import FILES, fetch, own_hashes, resolve
 from jwb_dh_v1.scoring.plan import Plan
 
@@ -119,15 +119,15 @@ class SharedClip(Clip):
         return super().frames
 
 
-_MODELS: weakref.WeakValueDictionary[Any, Models] = weakref.WeakValueDictionary()
+_MODELS: weakref.WeakValueDictionary[Any, NetworkPool] = weakref.WeakValueDictionary()
 
 
-def shared_models(plan: Plan, device: str, given: Mapping[str, Path], other: bool) -> Models:
+def shared_models(plan: Plan, device: str, given: Mapping[str, Path], other: bool) -> NetworkPool:
     """The networks of a plan on a device, shared by the modules that hold them; missing weights are fetched.
 
     Args:
         plan: its weights and boxes.
-        device: as for `Models`.
+        device: as for `NetworkPool`.
         given: the user's own weight files by name.
         other: take them even if their content is not the table's.
 
@@ -151,7 +151,7 @@ def shared_models(plan: Plan, device: str, given: Mapping[str, Path], other: boo
     key = (boxes, plan.needs_keypoints, device, own)
     models = _MODELS.get(key)
     if models is None:
-        models = _MODELS[key] = Models(paths, device, boxes, plan.needs_keypoints)
+        models = _MODELS[key] = NetworkPool(paths, device, boxes, plan.needs_keypoints)
     models.weights.update(paths)
     models.preload(plan.weights, plan.boxes)
     return models

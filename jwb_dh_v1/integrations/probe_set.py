@@ -12,7 +12,7 @@ from typing import Any
 from jwb_dh_v1.errors import DataNotFound
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 
 CLIPS = 4  # of the data, unless told otherwise
 
@@ -30,7 +30,7 @@ class FixedSet:
 
     rows: tuple[Mapping[str, Any], ...]
     samples: tuple[Sample, ...]
-    networks: dict[Any, Models] = field(default_factory=dict, repr=False)
+    networks: dict[Any, NetworkPool] = field(default_factory=dict, repr=False)
 
 
 Data = str | Path | Iterable[Sample] | Iterable[Mapping[str, Any]] | FixedSet
@@ -86,7 +86,7 @@ def _of_row(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sample]:
         reference,
         reference,
         transcript=spoken.get("text"),
-        identity=row.get("identity_id"),
+        person_id=row.get("identity_id"),
         language=spoken.get("language") or "en",
     )
     return row, sample

@@ -43,7 +43,7 @@ class Abandoned(Exception):
 
 
 @dataclass
-class Asked:
+class CallOutcome:
     """What came of one question.
 
     Attributes:
@@ -64,7 +64,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Manners:
+class RetryPolicy:
     """How to ask: see run.judge for the meaning of each."""
 
     retries: int
@@ -73,11 +73,11 @@ class Manners:
     served: str | None  # pattern; None for the model that is asked for
 
 
-class Interview:
+class JudgeClient:
     """Asks questions; `ask` is called from several threads."""
 
     def __init__(
-        self, backend: Backend, log: Log, rubric: Rubric, manners: Manners, gate: Gate, stopping: Event
+        self, backend: Backend, log: Log, rubric: Rubric, manners: RetryPolicy, gate: Gate, stopping: Event
     ) -> None:
         self.backend = backend
         self.log = log
@@ -86,7 +86,7 @@ class Interview:
         self.gate = gate
         self.stopping = stopping
 
-    def ask(self, question: Question) -> Asked:
+    def ask(self, question: Question) -> CallOutcome:
         """Ask until there is a verdict or a reason why not, and log it.
 
         An answer of another model is not logged: it counts nowhere, and the next run asks again.
@@ -95,7 +95,7 @@ class Interview:
             SetupError: the judge cannot be asked, another model answered, or the log cannot be written.
 
         """
-        asked = Asked()
+        asked = CallOutcome()
         rng = random.Random(question.key)
         try:
             answer = self._call(question.prompt, asked, rng)
@@ -125,7 +125,7 @@ class Interview:
         asked.record = self._logged(question, asked, verdict, answer.model_served, first)
         return asked
 
-    def _call(self, prompt: Prompt, asked: Asked, rng: random.Random, insist: bool = False) -> Answer:
+    def _call(self, prompt: Prompt, asked: CallOutcome, rng: random.Random, insist: bool = False) -> Answer:
         """One answer, with retries. `insist`: make the first try even if the run is stopping."""
         for attempt in range(self.manners.retries + 1):
             self.gate.wait()
@@ -150,7 +150,9 @@ class Interview:
             return answer
         raise AssertionError("the last attempt returns or raises")
 
-    def _logged(self, question: Question, asked: Asked, verdict: Verdict, served: str, first: Verdict | None) -> Record:
+    def _logged(
+        self, question: Question, asked: CallOutcome, verdict: Verdict, served: str, first: Verdict | None
+    ) -> Record:
         return self.log.append(
             {
                 **question.facts,
@@ -173,7 +175,7 @@ class Interview:
         )
 
 
-def check_served(asked: str, served: str, manners: Manners) -> None:
+def check_served(asked: str, served: str, manners: RetryPolicy) -> None:
     """Refuse the answer of another model.
 
     Raises:

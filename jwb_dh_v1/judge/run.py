@@ -12,7 +12,7 @@ from threading import Event
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.judge import cost
-from jwb_dh_v1.judge.asking import Asked, Gate, Interview, Manners, check_served
+from jwb_dh_v1.judge.asking import CallOutcome, Gate, JudgeClient, RetryPolicy, check_served
 from jwb_dh_v1.judge.cost import Budget, Estimate, Price
 from jwb_dh_v1.judge.log import Log, Record
 from jwb_dh_v1.judge.question import Asker, Item, Judged, Orders, Question, questions, rule_for, rule_records, unfit
@@ -111,12 +111,12 @@ def judge(
         raise SetupError("repeats and concurrency must be 1 or more, retries and max_wait 0 or more.")
     stopping = Event()
     gate = Gate(clock, sleep or stopping.wait)
-    manners = Manners(retries, max_wait, serve_check is not None, None if serve_check == SAME else serve_check)
+    manners = RetryPolicy(retries, max_wait, serve_check is not None, None if serve_check == SAME else serve_check)
     budget = Budget(max_cost, price or cost.price_of(backend.name, backend.model))
     asker = Asker(backend.name, backend.model, backend.settings, rubric)
     with ThreadPoolExecutor(concurrency, "judge") as pool:
         desk = _Desk(
-            Interview(backend, log, rubric, manners, gate, stopping), asker, budget, pool, concurrency, on_pair
+            JudgeClient(backend, log, rubric, manners, gate, stopping), asker, budget, pool, concurrency, on_pair
         )
         try:
             for number, item in enumerate(items):
@@ -157,7 +157,7 @@ class _Desk:
 
     def __init__(
         self,
-        interview: Interview,
+        interview: JudgeClient,
         asker: Asker,
         budget: Budget,
         pool: ThreadPoolExecutor,
@@ -172,7 +172,7 @@ class _Desk:
         self.concurrency = concurrency
         self.on_pair = on_pair
         self.outcome = Outcome()
-        self.flying: dict[Future[Asked], _Flight] = {}
+        self.flying: dict[Future[CallOutcome], _Flight] = {}
         self.pairs: dict[int, _Pair] = {}
         self.finished: dict[int, list[Record]] = {}
         self.reached = False

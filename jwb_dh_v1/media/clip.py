@@ -124,13 +124,13 @@ class Clip:
             self._source = given if isinstance(given, bytes) else Path(given)
 
     @property
-    def given(self) -> Annotations | None:
+    def provided_annotations(self) -> Annotations | None:
         """The annotations that came with the clip, or None."""
         if callable(self._given):
             self._given = self._given()
         return self._given
 
-    def isolate(self, decoder: Opener | None) -> None:
+    def decode_in_worker(self, decoder: Opener | None) -> None:
         """Let another process open this clip's file (None: this process, as is the default). Arrays stay here."""
         if self._source is None or (self.opened is not None and self.opened.opener is decoder):
             return
@@ -209,7 +209,7 @@ class Clip:
         return digest.hexdigest()
 
     @property
-    def identity(self) -> str:
+    def content_key(self) -> str:
         """What features are remembered under: equal for equal pixels."""
         return self.sha256
 
@@ -223,9 +223,9 @@ class Clip:
         """`memo` for arrays, also remembered by the models for other clips of the same content."""
         if self.models is None:
             return self.memo(key, make)
-        return self.memo(key, lambda: self.models.remember((self.identity, key), make))  # type: ignore[union-attr]
+        return self.memo(key, lambda: self.models.remember((self.content_key, key), make))  # type: ignore[union-attr]
 
-    def fresh(self) -> Clip:
+    def uncached_copy(self) -> Clip:
         """A twin that knows what this clip knows; frames that the twin decodes go away with it."""
         twin = copy.copy(self)
         twin._memo = dict(self._memo)

@@ -31,7 +31,7 @@ from jwb_dh_v1 import errors
 from jwb_dh_v1.errors import DecoderCrashed, DecoderHung, SampleError, SetupError
 from jwb_dh_v1.media import clip as clip_module
 from jwb_dh_v1.media.ipc import HERE, Channel, received_array
-from jwb_dh_v1.media.worker_clip import Opened, Request
+from jwb_dh_v1.media.worker_clip import Request, WorkerClip
 
 PATIENCE = 60.0  # seconds without progress (a chunk of 32 frames takes under 5 s for 4K on one core)
 START = 120.0  # seconds for a child to start: a fraction of one, but of a busy machine and a slow file system more
@@ -133,9 +133,9 @@ class Decoder:
         if self._child is None:
             self._start()
 
-    def open(self, source: Path | bytes) -> Opened:
+    def open(self, source: Path | bytes) -> WorkerClip:
         """A file, or the content of one, that the child reads. Nothing is done yet."""
-        return Opened(self, source, next(self.numbers))
+        return WorkerClip(self, source, next(self.numbers))
 
     def close(self) -> None:
         """End the child."""
@@ -156,8 +156,8 @@ class Decoder:
                 following = next(source, None)
                 for sample in (current, following):
                     for role, clip in _clips(sample):
-                        clip.isolate(self)
-                        if isinstance(clip.opened, Opened):
+                        clip.decode_in_worker(self)
+                        if isinstance(clip.opened, WorkerClip):
                             clip.opened.prepare(self._habits.get(role, ()))
                 yield current
                 self._leave(current)
@@ -168,13 +168,13 @@ class Decoder:
 
     def _leave(self, sample: HasClips | None) -> None:
         for role, clip in _clips(sample):
-            if isinstance(clip.opened, Opened) and clip.opened.used:
+            if isinstance(clip.opened, WorkerClip) and clip.opened.used:
                 self._habits[role] = tuple(clip.opened.used)
-            clip.isolate(None)
+            clip.decode_in_worker(None)
 
     # ------------------------------------------------------------------------------------------ questions and answers
 
-    def ask(self, clip: Opened, op: str, **facts: Any) -> Request:
+    def ask(self, clip: WorkerClip, op: str, **facts: Any) -> Request:
         """Send a question; the answers come in the order of the questions."""
         facts |= {"op": op, "budget": clip_module.FRAME_BUDGET, "folder": None}
         with suppress(OSError):  # the folder that this process is in may be gone
@@ -187,7 +187,7 @@ class Decoder:
             self._send(request)
         return request
 
-    def forget(self, clip: Opened, stream: int = -1) -> None:
+    def forget(self, clip: WorkerClip, stream: int = -1) -> None:
         """Tell the child that a clip, or one stream of it, is not needed any more."""
         if self._channel is not None:
             with suppress(OSError):

@@ -28,7 +28,7 @@ class Request:
 
     """
 
-    clip: Opened
+    clip: WorkerClip
     facts: dict[str, Any]
     done: bool = False
     answer: Any = None
@@ -43,7 +43,7 @@ class Asker(Protocol):
 
     numbers: Iterator[int]
 
-    def ask(self, clip: Opened, op: str, **facts: Any) -> Request:
+    def ask(self, clip: WorkerClip, op: str, **facts: Any) -> Request:
         """Send a question."""
         ...
 
@@ -51,12 +51,12 @@ class Asker(Protocol):
         """The answer."""
         ...
 
-    def forget(self, clip: Opened, stream: int = -1) -> None:
+    def forget(self, clip: WorkerClip, stream: int = -1) -> None:
         """Tell the child that a clip, or one stream of it, is not needed any more."""
         ...
 
 
-class Opened:
+class WorkerClip:
     """A file as the child sees it. Each kind of question is asked once; a failure is remembered.
 
     Attributes:

@@ -22,7 +22,7 @@ from jwb_dh_v1.metrics import (
     vbench,
 )
 from jwb_dh_v1.metrics.policy import Policy
-from jwb_dh_v1.metrics.region import REGIONS, Region, Rule
+from jwb_dh_v1.metrics.region import REGIONS, CropRule, Region
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import State
 
@@ -80,7 +80,7 @@ class Protocol:
     """
 
     name: str
-    rule: Rule
+    rule: CropRule
     boxes: str
     metrics: Mapping[str, Metric]
     absent: Mapping[str, str] = field(default_factory=dict)

@@ -20,7 +20,7 @@ import numpy as np
 from jwb_dh_v1.errors import NotApplicable, TooShort
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.metrics.state import Frechet, Mean, Moments, frechet_distance
+from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, Mean, frechet_distance
 from jwb_dh_v1.networks.features import BATCH, IMAGENET_MEAN, IMAGENET_STD, models_of
 
 if TYPE_CHECKING:
@@ -260,8 +260,10 @@ def frechet_of(sample: Sample, features: Callable[[Clip], np.ndarray]) -> Freche
 
     """
     reference = _reference(sample)
-    group = sample.identity or sample.id
-    return Frechet(Moments.of(features(sample.generated), group), Moments.of(features(reference), group))
+    group = sample.person_id or sample.id
+    return Frechet(
+        FeatureStatistics.of(features(sample.generated), group), FeatureStatistics.of(features(reference), group)
+    )
 
 
 def fid(sample: Sample) -> Frechet:
@@ -304,7 +306,7 @@ def paper_efid(sample: Sample) -> Mean:
 
 def _paper_frechet(sample: Sample, edges: bool) -> Mean:
     reference = _reference(sample)
-    ours, theirs = (Moments.of(paper_inception(clip, edges)) for clip in (sample.generated, reference))
+    ours, theirs = (FeatureStatistics.of(paper_inception(clip, edges)) for clip in (sample.generated, reference))
     return Mean.of(frechet_distance(ours, theirs))
 
 

@@ -127,8 +127,8 @@ def mesh_expression(mesh: np.ndarray) -> np.ndarray:
 
     Distances in space, so that a turned head changes them less than distances in the picture (the length of the nose
     then varies a quarter less over the sample clips). The unit is a tenth of the distance of the outer eye corners.
-    A usual face's distance is subtracted from each, which cancels in a Fréchet distance and keeps the sums of `Moments`
-    exact for a million frames (in percent of that distance, and without the subtraction, it would be a hundred).
+    A usual face's distance is subtracted from each, which cancels in a Fréchet distance and keeps the sums of
+    `FeatureStatistics` exact for a million frames (in percent of it, and without the subtraction, a hundred).
 
     Args:
         mesh: float [468, 3], x, y, z in any one unit.

@@ -33,7 +33,7 @@ def rescaled_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def csim_curve(sample: Sample) -> np.ndarray:
-    """Cosine of ArcFace embeddings at the same moments, one entry a frame of `sample.common()`.
+    """Cosine of ArcFace embeddings at the same moments, one entry a frame of `sample.frame_overlap()`.
 
     Returns:
         float64 [n], in [-1, 1]; NaN where SCRFD finds no face in one of the two frames, so that an entry's place stays
@@ -41,7 +41,7 @@ def csim_curve(sample: Sample) -> np.ndarray:
 
     Raises:
         NotApplicable: no reference, or no moment at which both clips show a face.
-        SizeMismatch, LengthMismatch: as `sample.common`.
+        SizeMismatch, LengthMismatch: as `sample.frame_overlap`.
 
     """
     cosines, ours, theirs = _csim(sample)
@@ -76,7 +76,7 @@ def csim_facts(sample: Sample) -> dict[str, Any]:
 
 def _csim(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cosines float64 [n], and where the generated and the reference frames show a face, bool [n] each."""
-    start, stop = sample.common()
+    start, stop = sample.frame_overlap()
     assert sample.reference is not None
     clips = sample.generated, sample.reference
     a, b = (features_face.arcface(c)[start - c.start : stop - c.start].astype(np.float64) for c in clips)
@@ -87,7 +87,7 @@ def _csim(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def lite_csim_curve(sample: Sample) -> np.ndarray:
     """Similarity of up to 16 frames to the same moments of the reference."""
-    start, stop = sample.common()
+    start, stop = sample.frame_overlap()
     if sample.reference is None:
         raise NotApplicable("there is no reference to compare with")
     moments = np.unique(np.linspace(start, stop - 1, FRAMES).round().astype(int))

@@ -77,7 +77,7 @@ def _curve(sample: Sample, key: str, measure: Callable[[np.ndarray, np.ndarray],
     def make() -> np.ndarray:
         return np.array([measure(a, b) for ours, theirs in sample.pairs() for a, b in zip(ours, theirs, strict=True)])
 
-    other = sample.reference.identity if sample.reference is not None else ""
+    other = sample.reference.content_key if sample.reference is not None else ""
     return sample.generated.memo((key, other), make)
 
 

@@ -18,7 +18,7 @@ Policy = Literal["strict", "zero", "worst"]
 POLICIES: tuple[Policy, ...] = ("strict", "zero", "worst")
 
 
-def stand_in(policy: Policy, higher_is_better: bool, worst: float | None) -> float | None:
+def imputed_value(policy: Policy, higher_is_better: bool, worst: float | None) -> float | None:
     """The value that a clip without a score gets, or None where it is left out.
 
     Args:
@@ -32,7 +32,7 @@ def stand_in(policy: Policy, higher_is_better: bool, worst: float | None) -> flo
     return 0.0 if higher_is_better else worst
 
 
-def fill(state: State, lost: int, value: float | None) -> State:
+def impute(state: State, lost: int, value: float | None) -> State:
     """A state with so many more clips of one value (a rate: of no hit). Without a value nothing changes."""
     if value is None or lost == 0 or isinstance(state, Frechet):
         return state
@@ -57,6 +57,6 @@ def aggregate(
     total = sum((Mean.of(value) for value in values), Mean())
     if worst is None and values:
         worst = min(values) if higher_is_better else max(values)
-    filled = fill(total, lost, stand_in(policy, higher_is_better, worst))
+    filled = impute(total, lost, imputed_value(policy, higher_is_better, worst))
     assert isinstance(filled, Mean)
     return filled

@@ -26,7 +26,7 @@ from jwb_dh_v1.media.probe import VideoInfo
 
 Region = Literal["body", "face", "hands", "speech"]
 REGIONS: tuple[Region, ...] = ("body", "face", "hands")
-Rule = Literal["track", "paper"]
+CropRule = Literal["track", "paper"]
 PARTS: dict[str, tuple[str, ...]] = {"face": ("face",), "hands": ("left_hand", "right_hand")}
 
 SIDE = 224  # pixels of a tracked window: the input size of most networks, above the 121 px that RAFT needs
@@ -74,10 +74,10 @@ class Crop(Clip):
         return self.parent
 
     @property
-    def identity(self) -> str:
+    def content_key(self) -> str:
         """The parent's content and the windows."""
         spec = self.indices.tobytes() + self.windows.tobytes() + repr((self._size, self._resize)).encode()
-        return self.memo("identity", lambda: f"{self.parent.identity}/{hashlib.sha256(spec).hexdigest()}")
+        return self.memo("content_key", lambda: f"{self.parent.content_key}/{hashlib.sha256(spec).hexdigest()}")
 
     def _stream(self, n: int) -> Iterator[np.ndarray]:
         first, last = int(self.indices[0]), int(self.indices[-1]) + 1
@@ -221,7 +221,7 @@ def paper(clip: Clip, keypoints: np.ndarray, part: Literal["face", "hands"]) -> 
     return Crop(clip, indices, windows, (int(first[2] - first[0]), int(first[3] - first[1])), part, "linear")
 
 
-def crop(clip: Clip, annotations: Annotations, part: str, rule: Rule) -> Crop:
+def crop(clip: Clip, annotations: Annotations, part: str, rule: CropRule) -> Crop:
     """Cut one part out of a clip by the protocol's rule.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from jwb_dh_v1.errors import LengthMismatch, NotApplicable, SizeMismatch
 from jwb_dh_v1.media.annotations import Annotations
 from jwb_dh_v1.media.clip import CHUNK, Clip
-from jwb_dh_v1.metrics.region import PARTS, Crop, Region, Rule, crop
+from jwb_dh_v1.metrics.region import PARTS, Crop, CropRule, Region, crop
 from jwb_dh_v1.networks.features import models_of
 
 
@@ -24,7 +24,7 @@ class Sample:
         reference: the real clip, if the metric compares.
         transcript: the words that should be heard.
         baseline: another system's clip, for the judge.
-        identity: the person; confidence intervals resample persons, not clips.
+        person_id: the person; confidence intervals resample persons, not clips.
         language: of the transcript, ISO 639-1.
         hypothesis: the words heard in the generated clip, if a recogniser was run before; WER then asks none.
 
@@ -35,11 +35,11 @@ class Sample:
     reference: Clip | None = None
     transcript: str | None = None
     baseline: Clip | None = None
-    identity: str | None = None
+    person_id: str | None = None
     language: str = "en"
     hypothesis: str | None = None
 
-    def crop(self, region: Region, rule: Rule = "track", same_boxes: bool = False) -> list[Sample]:
+    def crop(self, region: Region, rule: CropRule = "track", same_boxes: bool = False) -> list[Sample]:
         """The samples of a region's parts: body 1 (this sample), face 0..1, hands 0..2 (1 by the `paper` rule).
 
         Args:
@@ -72,7 +72,7 @@ class Sample:
             for part, generated in shown.items()
         ]
 
-    def _counterpart(self, parts: list[str], rule: Rule) -> Crop | None:
+    def _counterpart(self, parts: list[str], rule: CropRule) -> Crop | None:
         """The first of some parts that the reference shows."""
         if self.reference is not None:
             for part in parts:
@@ -95,10 +95,14 @@ class Sample:
             if same_boxes and self.reference is not None and clip is not self.reference:
                 return _onto(models.annotations(self.reference), self.reference, clip)
             return models.annotations(clip)
-        source = self.reference if self.reference is not None and self.reference.given is not None else self.generated
-        if source.given is None:
+        source = (
+            self.reference
+            if self.reference is not None and self.reference.provided_annotations is not None
+            else self.generated
+        )
+        if source.provided_annotations is None:
             raise NotApplicable("no boxes were given and no detector was asked for")
-        return source.given if source is clip else _onto(source.given, source, clip)
+        return source.provided_annotations if source is clip else _onto(source.provided_annotations, source, clip)
 
     def pairs(self, n: int = CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Chunks of generated and reference frames that belong to the same moments, uint8 [k, H, W, 3] each.
@@ -111,13 +115,13 @@ class Sample:
             NotApplicable: no reference, or no moment in which both show the part.
 
         """
-        start, stop = self.common()
+        start, stop = self.frame_overlap()
         generated, reference = self.generated, self.reference
         assert reference is not None
         ours = generated.chunks(n, start - generated.start, stop - generated.start)
         yield from zip(ours, reference.chunks(n, start - reference.start, stop - reference.start), strict=True)
 
-    def common(self) -> tuple[int, int]:
+    def frame_overlap(self) -> tuple[int, int]:
         """First and one past the last frame number that both clips hold; errors as `pairs`."""
         if self.reference is None:
             raise NotApplicable("there is no reference to compare with")
@@ -140,7 +144,7 @@ class Sample:
         return start, stop
 
 
-def _cut(clip: Clip, annotations: Annotations, part: str, rule: Rule) -> Crop:
+def _cut(clip: Clip, annotations: Annotations, part: str, rule: CropRule) -> Crop:
     return clip.memo(("crop", part, rule, annotations.source), lambda: crop(clip, annotations, part, rule))
 
 

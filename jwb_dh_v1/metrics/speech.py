@@ -13,7 +13,7 @@ from typing import Any
 from jwb_dh_v1.errors import NotApplicable, SampleError
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.metrics.state import Mean, Words
+from jwb_dh_v1.metrics.state import Mean, WordErrorState
 from jwb_dh_v1.metrics.wer import Errors, errors
 from jwb_dh_v1.metrics.wer_profiles import base
 from jwb_dh_v1.networks import features
@@ -31,7 +31,7 @@ def word_errors(reference: str, hypothesis: str | None, language: str = "en") ->
     return errors(reference, hypothesis, language=language).facts()
 
 
-def lite_wer(sample: Sample) -> Words:
+def lite_wer(sample: Sample) -> WordErrorState:
     """Word errors as Whisper tiny.en hears the clip; it hears English only.
 
     Raises:
@@ -48,7 +48,7 @@ def lite_wer_facts(sample: Sample) -> dict[str, Any]:
     return _facts(sample, _tiny)
 
 
-def wer(sample: Sample) -> Words:
+def wer(sample: Sample) -> WordErrorState:
     """Word errors as Whisper large-v3 hears the clip, told the transcript's language.
 
     Raises:
@@ -114,9 +114,9 @@ def _floor(sample: Sample, said: str, ear: Ear, language: str) -> Mean:
         return Mean()
 
 
-def _words(found: Errors, floor: Mean) -> Words:
+def _words(found: Errors, floor: Mean) -> WordErrorState:
     rate, counts = Mean.of(found.rate), found.counts
-    return Words(
+    return WordErrorState(
         rate.total,
         rate.n,
         floor=floor,

@@ -1,7 +1,7 @@
 """What a metric knows after some samples. States add, so one sample, a resumed run and a cluster are one operation.
 
-Addition is exact, therefore associative to the last bit: `Mean` and `Rate` add fractions, `Moments` adds whole numbers
-(features in units of 2**-16). The cut of a dataset into shards can change no number.
+Addition is exact, therefore associative to the last bit: `Mean` and `Rate` add fractions, `FeatureStatistics` adds
+whole numbers (features in units of 2**-16). The cut of a dataset into shards can change no number.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ WORD_COUNTS = ("substitutions", "deletions", "insertions", "units", "by_characte
 
 
 @dataclass(frozen=True)
-class Words(Mean):
+class WordErrorState(Mean):
     """Word errors: the mean of the clips' rates, and beside it what the rates are made of.
 
     A `Mean` may be added, which stands for clips of which only a rate is known.
@@ -97,12 +97,12 @@ class Words(Mean):
     unheard: int = 0
     hallucinations: int = 0
 
-    def __add__(self, other: Mean) -> Words:
+    def __add__(self, other: Mean) -> WordErrorState:
         """Merge."""
         rates = super().__add__(other)
-        theirs = other if isinstance(other, Words) else Words()
+        theirs = other if isinstance(other, WordErrorState) else WordErrorState()
         counts = (getattr(self, name) + getattr(theirs, name) for name in WORD_COUNTS)
-        return Words(rates.total, rates.n, rates.infinite, self.floor + theirs.floor, *counts)
+        return WordErrorState(rates.total, rates.n, rates.infinite, self.floor + theirs.floor, *counts)
 
     @property
     def micro(self) -> float:
@@ -122,7 +122,7 @@ class Words(Mean):
         return packed | {f"floor.{key}": array for key, array in self.floor.pack().items()}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Words:
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> WordErrorState:
         """The inverse of `pack`."""
         rates = Mean.from_arrays(arrays)
         floor = Mean.from_arrays({k.partition(".")[2]: v for k, v in arrays.items() if k.startswith("floor.")})
@@ -156,7 +156,7 @@ class Rate:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class FeatureStatistics:
     """First and second moments of d-dimensional features, summed exactly.
 
     While there are at most d rows the rows themselves are kept (smaller than d x d, and enough for an exact
@@ -176,7 +176,7 @@ class Moments:
     second: np.ndarray | None = None
 
     @classmethod
-    def of(cls, features: np.ndarray, group: str = "") -> Moments:
+    def of(cls, features: np.ndarray, group: str = "") -> FeatureStatistics:
         """The state of one clip part's features, float [n, d].
 
         Raises:
@@ -189,18 +189,18 @@ class Moments:
         return cls._shaped(len(rows), rows, (group,) * len(rows))
 
     @classmethod
-    def _shaped(cls, n: int, rows: np.ndarray, groups: tuple[str, ...]) -> Moments:
+    def _shaped(cls, n: int, rows: np.ndarray, groups: tuple[str, ...]) -> FeatureStatistics:
         if n <= rows.shape[1]:
             return cls(n, rows.astype(np.int64, copy=False), groups)
         return cls(n, None, (), *_sums(rows))
 
-    def __add__(self, other: Moments) -> Moments:
+    def __add__(self, other: FeatureStatistics) -> FeatureStatistics:
         """Merge; exact, so that order and grouping do not matter."""
         n = self.n + other.n
         if self.rows is not None and other.rows is not None:
             return self._shaped(n, np.concatenate([self.rows, other.rows]), self.groups + other.groups)
         (f1, s1), (f2, s2) = self.sums(), other.sums()
-        return Moments(n, None, (), f1 + f2, _exact(s1 + s2))
+        return FeatureStatistics(n, None, (), f1 + f2, _exact(s1 + s2))
 
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Sum and sum of outer products in units of 2**-16 and 2**-32."""
@@ -229,7 +229,7 @@ class Moments:
         return {"n": np.array(self.n), "first": first, "second": second}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Moments:
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> FeatureStatistics:
         """The inverse of `pack`."""
         if "rows" in arrays:
             return cls(len(arrays["rows"]), arrays["rows"], tuple(arrays["groups"].tolist()))
@@ -267,10 +267,10 @@ def _exact(second: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Frechet:
-    """Moments of generated and of reference features; the value is the Fréchet distance of their Gaussians."""
+    """Statistics of generated and of reference features; the value is the Fréchet distance of their Gaussians."""
 
-    generated: Moments
-    reference: Moments
+    generated: FeatureStatistics
+    reference: FeatureStatistics
     n: int = 1
 
     def __add__(self, other: Frechet) -> Frechet:
@@ -288,7 +288,9 @@ class Frechet:
             if side.rows is None:
                 raise ValueError("rows are no longer kept")
             keep = np.array([group not in groups for group in side.groups], dtype=bool)
-            sides.append(Moments(int(keep.sum()), side.rows[keep], tuple(g for g in side.groups if g not in groups)))
+            sides.append(
+                FeatureStatistics(int(keep.sum()), side.rows[keep], tuple(g for g in side.groups if g not in groups))
+            )
         return Frechet(sides[0], sides[1])
 
     def pack(self) -> dict[str, np.ndarray]:
@@ -299,7 +301,7 @@ class Frechet:
         return packed
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), covariances with n - 1 (Heusel et al. 2017).
 
     With rows on both sides the trace of the root is the nuclear norm of the n_a x n_b Gram matrix of centred rows,
@@ -350,7 +352,7 @@ def _centred(rows: np.ndarray) -> np.ndarray:
     return (centred - centred.mean(axis=0)) / math.sqrt(len(rows) - 1)  # type: ignore[no-any-return]
 
 
-State = Mean | Words | Rate | Frechet
+State = Mean | WordErrorState | Rate | Frechet
 
 
 def add(a: State | None, b: State) -> State:
@@ -370,13 +372,15 @@ def add(a: State | None, b: State) -> State:
 def unpack(arrays: dict[str, np.ndarray]) -> State:
     """The state that `pack` described."""
     if "words" in arrays:
-        return Words.from_arrays(arrays)
+        return WordErrorState.from_arrays(arrays)
     if "mean" in arrays:
         return Mean.from_arrays(arrays)
     if "rate" in arrays:
         return Rate(*(int(c) for c in arrays["rate"]))
     sides = {
-        name: Moments.from_arrays({k.partition(".")[2]: v for k, v in arrays.items() if k.startswith(name + ".")})
+        name: FeatureStatistics.from_arrays(
+            {k.partition(".")[2]: v for k, v in arrays.items() if k.startswith(name + ".")}
+        )
         for name in ("generated", "reference")
     }
     return Frechet(sides["generated"], sides["reference"], int(arrays["frechet"]))

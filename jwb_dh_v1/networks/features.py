@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from jwb_dh_v1.media.clip import Clip
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 
 View = Literal["whole", "centre"]
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -18,11 +18,11 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 BATCH = 8  # on two CPU cores larger batches leave the cache and are slower
 
 
-def models_of(clip: Clip) -> Models:
+def models_of(clip: Clip) -> NetworkPool:
     """The networks that the clip was given."""
     if clip.models is None:
-        raise TypeError("This clip has no models; pass Clip(..., models=Models(...)).")
-    return cast(Models, clip.models)
+        raise TypeError("This clip has no models; pass Clip(..., models=NetworkPool(...)).")
+    return cast(NetworkPool, clip.models)
 
 
 def mobilenet(clip: Clip, view: View = "whole") -> np.ndarray:

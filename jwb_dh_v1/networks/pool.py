@@ -1,7 +1,7 @@
 """The networks of a plan, loaded when first used, and a bounded memory of features by content.
 
-One `Models` serves all clips of a process. References that several systems share, or copies of one file, are looked at
-once: features are remembered under the clip's hash.
+One `NetworkPool` serves all clips of a process. References that several systems share, or copies of one file, are
+looked at once: features are remembered under the clip's hash.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Net = TypeVar("Net", bound="torch.nn.Module")
 Precision = Literal["fp32", "bf16", "fp16"]
 CACHE_BYTES = 256 * 2**20
-# where the network of a weight file lives in `Models`; files that are not here serve one that is, or the detector
+# where the network of a weight file lives in `NetworkPool`; files that are not here serve one that is, or the detector
 HOMES = {
     "mobilenet-v2": "mobilenet",
     "dlib-face": "dlib_face",
@@ -64,7 +64,7 @@ class FeatureStore(Protocol):
         ...
 
 
-class Models:
+class NetworkPool:
     """Networks on one device.
 
     Args:
@@ -119,7 +119,7 @@ class Models:
 
     def annotations(self, clip: Clip) -> Annotations:
         """Boxes by this plan's detector; those that came with the clip serve if the same detector made them."""
-        given = clip.given
+        given = clip.provided_annotations
         same = given is not None and given.source == self.detector.name
         if given is not None and same and (given.keypoints is not None or not self.keypoints):
             return given

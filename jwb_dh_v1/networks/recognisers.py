@@ -47,7 +47,7 @@ def recogniser(
 
     """
     from jwb_dh_v1.networks import whisper, whisper_large
-    from jwb_dh_v1.networks.pool import Models
+    from jwb_dh_v1.networks.pool import NetworkPool
     from jwb_dh_v1.networks.weights import resolve_all
 
     if callable(asr):
@@ -60,7 +60,7 @@ def recogniser(
         return Recogniser(faster.name, faster.transcribe)
     if asr not in NAMES[:2]:
         raise SetupError(f"There is no recogniser {asr!r}; there are {', '.join(NAMES)}.")
-    place = str(Models(device=device).device)
+    place = str(NetworkPool(device=device).device)
     if asr == whisper.NAME:
         return Recogniser(asr, whisper.load_tiny_en(resolve_all(whisper.FILES, weights, other), place).transcribe)
     large = whisper_large.load_large(resolve_all(whisper_large.FILES, weights, other), place)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from jwb_dh_v1.analysis.ablate import Ablation, Order
-from jwb_dh_v1.analysis.cells import NOUN, Compared, Unit
+from jwb_dh_v1.analysis.cells import NOUN, MetricComparison, Unit
 from jwb_dh_v1.analysis.compare import Comparison
 from jwb_dh_v1.analysis.wording import number, printable, title
 from jwb_dh_v1.report.tables import _console, _print, _signs, _table
@@ -71,7 +71,7 @@ def print_compared(comparison: Comparison, console: Console | None = None) -> No
     _print(console, "", [printable(note, LONG) for note in (legend, *comparison.notes)])
 
 
-def _digits(cells: list[Compared]) -> int:
+def _digits(cells: list[MetricComparison]) -> int:
     """Two of the intervals' usual half width; where there is none, four digits of the largest score."""
     found = [c.difference for c in cells if c.difference]
     halves = sorted((d.high - d.low) / 2 for d in found if d.low is not None and d.high is not None)
@@ -92,7 +92,7 @@ def _style(kind: str) -> str:
     return next((style for word, style in STYLES.items() if kind.startswith(word)), "dim")
 
 
-def _row(cell: Compared, digits: int, unit: Unit) -> list[str]:
+def _row(cell: MetricComparison, digits: int, unit: Unit) -> list[str]:
     d = cell.difference
     lost = "".join(f"\n{sign} {n}" for sign, n in (("s", cell.skipped), ("f", cell.failed), ("–", cell.absent)) if n)
     begin = [f"  {cell.region}", f"{d.n if d else 0}{lost}", number(cell.theirs, digits), number(cell.ours, digits)]

@@ -21,7 +21,7 @@ class NotShown(Exception):
 
 
 @dataclass
-class Room:
+class ByteBudget:
     """Bytes that pictures of one kind may still take in the page."""
 
     left: int
@@ -37,7 +37,7 @@ class Task:
     sample_id: str
     holder: Noted
     make: Callable[[Sample], int]
-    room: Room
+    room: ByteBudget
 
 
 def illustrate(tasks: Sequence[Task], samples: Iterable[Sample] | None) -> None:
@@ -80,9 +80,9 @@ def require_same(sample: Sample, sha256: str) -> None:
 
 def _passing(sample: Sample) -> Sample:
     """The sample with twins of its clips: frames that they decode go away with them."""
-    sample = replace(sample, generated=sample.generated.fresh())
+    sample = replace(sample, generated=sample.generated.uncached_copy())
     if sample.reference is not None:
-        reference = sample.reference.fresh()
+        reference = sample.reference.uncached_copy()
         reference.models = reference.models or sample.generated.models
         sample = replace(sample, reference=reference)
     return sample

@@ -14,7 +14,7 @@ from jwb_dh_v1.analysis.ranking import Place
 from jwb_dh_v1.errors import JwbError
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.report.illustrate import Room, Task, require_same
+from jwb_dh_v1.report.illustrate import ByteBudget, Task, require_same
 from jwb_dh_v1.report.plots import jpeg
 from jwb_dh_v1.scoring.result import Result
 
@@ -39,7 +39,7 @@ class Strip:
 
 def tasks(strips: Sequence[Strip], result: Result) -> list[Task]:
     """The pictures that the strips need."""
-    room, hashes = Room(BUDGET), _hashes(result, {strip.place.sample_id for strip in strips})
+    room, hashes = ByteBudget(BUDGET), _hashes(result, {strip.place.sample_id for strip in strips})
     return [
         Task(strip.place.sample_id, strip, partial(_fill, strip, hashes.get(strip.place.sample_id, "")), room)
         for strip in strips

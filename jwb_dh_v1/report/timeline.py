@@ -19,10 +19,10 @@ import numpy as np
 from jwb_dh_v1.analysis.ranking import Place, with_curves
 from jwb_dh_v1.analysis.wording import decimals, metrics_of, number, title
 from jwb_dh_v1.errors import JwbError
-from jwb_dh_v1.metrics.region import Rule
+from jwb_dh_v1.metrics.region import CropRule
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.report.film import encode
-from jwb_dh_v1.report.illustrate import Room, Task, require_same
+from jwb_dh_v1.report.illustrate import ByteBudget, Task, require_same
 from jwb_dh_v1.report.worst import FIRST, _moments, _part
 from jwb_dh_v1.scoring.result import Result, Row
 
@@ -94,7 +94,7 @@ def tasks(players: Sequence[Player], result: Result, words: Mapping[str, Sequenc
     if players:
         for row in with_curves(result, {player.place.sample_id for player in players}):
             rows.setdefault(row.sample_id, []).append(row)
-    room, share = Room(BUDGET), BUDGET // max(1, len(players))
+    room, share = ByteBudget(BUDGET), BUDGET // max(1, len(players))
     found = []
     for player in players:
         name = player.place.sample_id
@@ -136,7 +136,7 @@ def _curves(player: Player, result: Result, rows: Sequence[Row], sample: Sample)
     from jwb_dh_v1.metrics import protocol
 
     table = protocol(result.protocol).metrics
-    rule: Rule = "paper" if result.protocol.startswith("paper/") else "track"
+    rule: CropRule = "paper" if result.protocol.startswith("paper/") else "track"
     names = metrics_of(result.scores)
     order = {m: FIRST.index(m) if m in FIRST else len(FIRST) + names.index(m) for m in names}
     found: list[tuple[Row, np.ndarray]] = []

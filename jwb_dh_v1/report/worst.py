@@ -13,9 +13,9 @@ from jwb_dh_v1.analysis.wording import decimals, metrics_of, number, printable, 
 from jwb_dh_v1.errors import JwbError, SetupError
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import protocol
-from jwb_dh_v1.metrics.region import Crop, Region, Rule
+from jwb_dh_v1.metrics.region import Crop, CropRule, Region
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.report.illustrate import NotShown, Room, Task, require_same
+from jwb_dh_v1.report.illustrate import ByteBudget, NotShown, Task, require_same
 from jwb_dh_v1.report.plots import curve_plot, frame_plot
 from jwb_dh_v1.scoring.result import Result, Row, Score
 
@@ -102,7 +102,7 @@ def _perfect(row: Row, score: Score) -> bool:
 
 def tasks(cells: Sequence[Cell], result: Result) -> list[Task]:
     """The pictures that the looks need."""
-    room = Room(BUDGET)
+    room = ByteBudget(BUDGET)
     return [
         Task(look.row.sample_id, look, partial(_picture, cell, look, result), room)
         for cell in cells
@@ -139,7 +139,7 @@ def _curve(cell: Cell, look: Look, moments: np.ndarray) -> str:
 
 def _picture(cell: Cell, look: Look, result: Result, sample: Sample) -> int:
     require_same(sample, look.row.sha256)
-    rule: Rule = "paper" if result.protocol.startswith("paper/") else "track"
+    rule: CropRule = "paper" if result.protocol.startswith("paper/") else "track"
     region: Region = cell.score.region  # type: ignore[assignment]
     part = _part(sample.crop(region, rule, cell.same_boxes), cell.paired)
     if len(look.row.curve) > len(part.generated):
@@ -182,27 +182,27 @@ def _part(parts: Sequence[Sample], paired: bool) -> Sample:
         if not paired:
             return part
         try:
-            part.common()
+            part.frame_overlap()
         except JwbError:
             continue
         return part
     return parts[0]
 
 
-def _moments(part: Sample, n: int, rule: Rule, paired: bool) -> tuple[np.ndarray, np.ndarray]:
+def _moments(part: Sample, n: int, rule: CropRule, paired: bool) -> tuple[np.ndarray, np.ndarray]:
     """Frame numbers in the whole generated and reference clips of each entry of a curve, int [n] each."""
     if rule == "paper" and paired:  # the first n frames of both crops, each with its own frames left out
         clips = part.generated, part.reference or part.generated
         ours, theirs = ((c.indices if isinstance(c, Crop) else np.arange(len(c)))[:n] for c in clips)
         return ours, theirs
-    start, stop = part.common() if paired else (part.generated.start, part.generated.stop)
+    start, stop = part.frame_overlap() if paired else (part.generated.start, part.generated.stop)
     if n == stop - start - 1:  # one entry per pair: it belongs to the later frame
         start += 1
     moments = np.linspace(start, stop - 1, n).round().astype(int)  # sampled curves are evenly spaced
     return moments, moments
 
 
-def curve_frames(sample: Sample, region: Region, n: int, rule: Rule, paired: bool, same_boxes: bool) -> np.ndarray:
+def curve_frames(sample: Sample, region: Region, n: int, rule: CropRule, paired: bool, same_boxes: bool) -> np.ndarray:
     """Frame numbers in the whole generated clip of each entry of a curve with `n` values on `region`, int [n].
 
     Raises:
@@ -215,10 +215,10 @@ def curve_frames(sample: Sample, region: Region, n: int, rule: Rule, paired: boo
 
 def _boxes(sample: Sample, clip: Clip, frame: int, result: Result) -> tuple[dict[str, np.ndarray], str]:
     """The boxes of one frame by part, and why there are none."""
-    if result.plan.get("boxes") == "none" and clip.given is None:
+    if result.plan.get("boxes") == "none" and clip.provided_annotations is None:
         return {}, "No boxes: only whole frames were scored."
     try:
-        annotations = clip.given if result.plan.get("boxes") == "none" else sample.annotations(clip)
+        annotations = clip.provided_annotations if result.plan.get("boxes") == "none" else sample.annotations(clip)
     except JwbError as error:
         return {}, f"No boxes: {error}"
     assert annotations is not None

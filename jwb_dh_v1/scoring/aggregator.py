@@ -13,8 +13,8 @@ import numpy as np
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.metrics import Metric
-from jwb_dh_v1.metrics.policy import fill, stand_in
-from jwb_dh_v1.metrics.state import Frechet, Mean, Rate, State, Words, add
+from jwb_dh_v1.metrics.policy import impute, imputed_value
+from jwb_dh_v1.metrics.state import Frechet, Mean, Rate, State, WordErrorState, add
 from jwb_dh_v1.networks.weights import FILES
 from jwb_dh_v1.scoring.plan import Cell, Plan
 from jwb_dh_v1.scoring.result import Result, Score, jackknife_interval
@@ -25,7 +25,7 @@ PACKAGES = ("numpy", "scipy", "torch", "torchvision", "opencv-python-headless", 
             "jiwer", "whisper-normalizer", "dlib-bin", "ai-edge-litert", "onnxruntime")  # fmt: skip
 
 
-class Totals:
+class Aggregator:
     """Shards added up in order."""
 
     def __init__(self, plan: Plan) -> None:
@@ -73,8 +73,8 @@ class Totals:
         # Distances of sets and rates of errors have no clip's value to fill in.
         if isinstance(state, Mean) or (isinstance(state, Rate) and metric.higher_is_better):
             worst = (min if metric.higher_is_better else max)(ok["value"].to_pylist())
-            filler = stand_in(policy, metric.higher_is_better, worst)
-            state = fill(state, lost.num_rows, filler)
+            filler = imputed_value(policy, metric.higher_is_better, worst)
+            state = impute(state, lost.num_rows, filler)
         value = state.value() if state is not None else math.nan
         if state is None:
             interval: tuple[tuple[float, float] | None, str] = None, "none: no sample"
@@ -116,7 +116,7 @@ class Totals:
 
 def _note(state: State | None) -> str:
     """What to mind about a distance between few features; what stands beside a word error rate."""
-    if isinstance(state, Words):
+    if isinstance(state, WordErrorState):
         return _word_note(state)
     if not isinstance(state, Frechet) or state.generated.rows is None or state.reference.rows is None:
         return ""
@@ -127,7 +127,7 @@ def _note(state: State | None) -> str:
     )
 
 
-def _word_note(state: Words) -> str:
+def _word_note(state: WordErrorState) -> str:
     """Micro rate with its counts, the real clips' rate, and clips that were not understood at all."""
     unit = {0: "words", state.n: "characters"}.get(state.by_character, "words and characters")
     counts = f"{state.substitutions} substituted, {state.deletions} deleted, {state.insertions} inserted"

@@ -25,7 +25,7 @@ Stamp = tuple[int, int, int]  # bytes, nanoseconds, inode
 BLOCK = 1 << 20
 
 
-class Watch:
+class ChangeGuard:
     """Samples of an iterable, each file's status noted when its sample is drawn.
 
     Iterate it once, then ask `checked` for each of its samples, in their order.

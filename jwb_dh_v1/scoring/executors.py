@@ -2,7 +2,7 @@
 
 To score, every executor takes numbered shards and gives (number, bytes of a `ShardResult`) in any order. The run's
 folder is written by the caller alone, so what a shard's bytes are does not depend on who made them. Packing, annotation
-and generation write one file for each call of a function: these calls are spread as Ray tasks (`spread`).
+and generation write one file for each call of a function: these calls are spread as Ray tasks (`ray_map`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 from jwb_dh_v1.errors import SetupError, Stopped
 from jwb_dh_v1.media.worker import Decoder
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.scoring.plan import Plan
 from jwb_dh_v1.scoring.shard import score_shard
 
@@ -80,7 +80,7 @@ def stoppable() -> Iterator[Stop]:
 
 
 def in_process(
-    shards: Shards, plan: Plan, models: Models, on_sample: OnSample, decoder: Decoder | None = None
+    shards: Shards, plan: Plan, models: NetworkPool, on_sample: OnSample, decoder: Decoder | None = None
 ) -> Written:
     """Score shards one after the other, here."""
     for number, shard in shards:

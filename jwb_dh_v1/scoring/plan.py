@@ -31,7 +31,7 @@ class Plan:
         data: what the samples come from, by content or revision.
         decoder: name and version.
         failures: what samples without a score count as; `protocol`: what the protocol says for each metric.
-        precision: of the feature networks (`Models`).
+        precision: of the feature networks (`NetworkPool`).
         version: of this package.
 
     """

@@ -18,7 +18,7 @@ from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.media.worker import Decoder
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks.pool import Models, Precision
+from jwb_dh_v1.networks.pool import NetworkPool, Precision
 from jwb_dh_v1.parallel import RayOptions, raised, same_threads
 from jwb_dh_v1.scoring.executors import OnSample, Shards, Stop, WorkersLost, Written
 from jwb_dh_v1.scoring.plan import Plan
@@ -33,7 +33,7 @@ class Worker:
     ) -> None:
         self.plan, self.paths, self.device, self.precision = plan, dict(paths), device, precision
         self.threads, self.folder = threads, folder
-        self.models: Models | None = None
+        self.models: NetworkPool | None = None
         self.decoder: Decoder | None = None
 
     def ready(self) -> str:
@@ -49,7 +49,7 @@ class Worker:
         paths = {name: _on_this_node(name, self.paths[name], sha, node) for name, sha in self.plan.weights.items()}
         boxes = self.plan.boxes.partition("/")[0]
         self.decoder = Decoder() if Decoder.here() else None
-        self.models = Models(paths, self.device, boxes, self.plan.needs_keypoints, self.precision)
+        self.models = NetworkPool(paths, self.device, boxes, self.plan.needs_keypoints, self.precision)
         self.models.preload(self.plan.weights, self.plan.boxes)
         return node
 
@@ -95,7 +95,7 @@ def bare(sample: Sample) -> Sample:
 def _bare(clip: Clip, name: str) -> Clip:
     if clip._source is None:
         raise SetupError(f"A clip of sample {name!r} is an array; Ray workers take files. Use executor='local'.")
-    twin = clip.fresh()
+    twin = clip.uncached_copy()
     twin.release()
     twin.models = None
     return twin

@@ -27,7 +27,7 @@ from jwb_dh_v1.errors import DataNotFound, SetupError, typed
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.scoring.plan import Plan, make_plan, with_own
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ SCHEMA = "jwb-dh-v1/stats/1"
 SET_METRICS = ("fid", "fid_clean", "fvd", "e_fid")
 
 
-def facts(plan: Plan, metric: str, region: str, models: Models) -> dict[str, Any]:
+def facts(plan: Plan, metric: str, region: str, models: NetworkPool) -> dict[str, Any]:
     """Everything that can change a metric's features of a real clip on one region, as JSON.
 
     The content of the clips is not among it, because it is part of every entry's name. Device, the CPU's instructions
@@ -62,7 +62,7 @@ def facts(plan: Plan, metric: str, region: str, models: Models) -> dict[str, Any
     }
 
 
-def _device(models: Models) -> str:
+def _device(models: NetworkPool) -> str:
     import torch
 
     if models.device.type == "cpu":
@@ -76,7 +76,7 @@ def plan_hash(of: Mapping[str, Any]) -> str:
 
 
 def entry(key: Any) -> str:
-    """The name of an entry: sha256 of (identity of the clip, name of the features), as `Models.remember` has them."""
+    """The name of an entry: sha256 of (content key of the clip, name of the features), as in `NetworkPool.remember`."""
     return hashlib.sha256(repr(key).encode()).hexdigest()
 
 
@@ -174,10 +174,10 @@ def _references(data: Path, split: str) -> Iterator[Sample]:
         return
     for row in load_dataset(str(data), split=split, streaming=True):
         clip = Clip(row["video"], annotations=partial(annotations_of, row))
-        yield Sample(row["sample_id"], clip, clip, identity=row["identity_id"])
+        yield Sample(row["sample_id"], clip, clip, person_id=row["identity_id"])
 
 
-class _Listening(Models):
+class _Listening(NetworkPool):
     """Networks that note which features they are asked for."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -186,7 +186,7 @@ class _Listening(Models):
         self._depth = 0
 
     def remember(self, key: Any, make: Callable[[], T]) -> T:
-        """As `Models.remember`; what a feature is made of (boxes, points) is not noted."""
+        """As `NetworkPool.remember`; what a feature is made of (boxes, points) is not noted."""
         self._depth += 1
         try:
             value = super().remember(key, make)
@@ -222,7 +222,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 class Stored:
-    """Features found by what they were computed from, for `Models.stored`.
+    """Features found by what they were computed from, for `NetworkPool.stored`.
 
     Attributes:
         served: how many were given out.
@@ -239,7 +239,7 @@ class Stored:
         return len(self._places)
 
     def get(self, key: Any) -> np.ndarray | None:
-        """The features of this key of `Models.remember`, or None; what is damaged counts as not there."""
+        """The features of this key of `NetworkPool.remember`, or None; what is damaged counts as not there."""
         path, archive = self._places.get(name := entry(key), (None, None))
         if archive is None:
             return None
@@ -254,7 +254,7 @@ class Stored:
 
 
 def open_stats(
-    data: str | Path, plan: Plan, models: Models, say: Callable[[str], None] = lambda text: None
+    data: str | Path, plan: Plan, models: NetworkPool, say: Callable[[str], None] = lambda text: None
 ) -> Stored | None:
     """The features kept beside a local dataset that are the very bits this run would compute; None without any.
 

@@ -25,15 +25,15 @@ from jwb_dh_v1.media.worker import Decoder
 from jwb_dh_v1.metrics.policy import Policy
 from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks.pool import Models, Precision
+from jwb_dh_v1.networks.pool import NetworkPool, Precision
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.parallel import RayOptions, connected
-from jwb_dh_v1.scoring.aggregator import Totals
+from jwb_dh_v1.scoring.aggregator import Aggregator
 from jwb_dh_v1.scoring.executors import Executor, MissingShards, Stop, in_process, stoppable
 from jwb_dh_v1.scoring.plan import make_plan, with_own, without_missing
 from jwb_dh_v1.scoring.ray_pool import in_ray, ray_device
 from jwb_dh_v1.scoring.result import Result, parquet_bytes, rows_table
-from jwb_dh_v1.scoring.run_folder import ALL, agree, agreed, claimed, finished, shard_file
+from jwb_dh_v1.scoring.run_folder import ALL, finished, lock_shards, read_run_facts, shard_file, write_run_facts
 from jwb_dh_v1.scoring.shard import score_shard
 
 SHARD = 64
@@ -92,7 +92,7 @@ def score(
     generated: str = "",
     name: str | None = None,
     shard_size: int = SHARD,
-    models: Models | None = None,
+    models: NetworkPool | None = None,
     executor: Executor = "local",
     ray: RayOptions | None = None,
     shards: tuple[int, int] | None = None,
@@ -156,20 +156,20 @@ def score(
         if decoder is not None:
             decoder.start()  # while networks are loaded here
         if executor == "local":
-            models = models or Models(paths, device, plan.boxes.partition("/")[0], plan.needs_keypoints, precision)
+            models = models or NetworkPool(paths, device, plan.boxes.partition("/")[0], plan.needs_keypoints, precision)
             models.preload(plan.weights, plan.boxes)
         room = folder
         if room is None and executor == "ray":
             room = LocalFolder(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         if room is not None:
-            stack.enter_context(claimed(room, parts.wanted, plan, shard_size, generated))
+            stack.enter_context(lock_shards(room, parts.wanted, plan, shard_size, generated))
         options = ray or RayOptions()
         cluster = stack.enter_context(connected(options)) if executor == "ray" else None
         used = ray_device(cluster, device, options) if cluster is not None else str(models.device)  # type: ignore[union-attr]
         if shards is not None and folder is not None:
-            agree(folder, name, used, parts.count)
+            write_run_facts(folder, name, used, parts.count)
         stop = stack.enter_context(stoppable())
-        collected = Totals(plan)
+        collected = Aggregator(plan)
         if room is None:
             assert models is not None
             for _, shard in _until(stop, parts):
@@ -197,7 +197,7 @@ def score(
         if folder is not None and shards is None:
             return _written(result, collected, folder)
         if shards is not None and folder is not None:
-            agree(folder, name, used, parts.count)  # a stream's end may have told the count
+            write_run_facts(folder, name, used, parts.count)  # a stream's end may have told the count
             return replace(result, folder=folder.path, complete=False)
     return result
 
@@ -217,14 +217,14 @@ def merge(out: str | Path, allow_failures: int = 0) -> Result:
 
     """
     folder = folder_at(out)
-    plan, facts = agreed(folder)
+    plan, facts = read_run_facts(folder)
     if facts["count"] is None:
         raise MissingShards(
             f"No run of {folder.place} has met the end of the samples; run one more with later --shards."
         )
     numbers = range(facts["count"])
-    collected = Totals(plan)
-    with claimed(folder, range(ALL)):
+    collected = Aggregator(plan)
+    with lock_shards(folder, range(ALL)):
         _collect(collected, folder, numbers)
         return _written(
             replace(collected.result(facts["name"], facts["device"], allow_failures), versions=facts["versions"]),
@@ -255,7 +255,7 @@ def _unfinished(
                 on_sample(sample_id)
 
 
-def _collect(collected: Totals, folder: Folder, numbers: Iterable[int]) -> None:
+def _collect(collected: Aggregator, folder: Folder, numbers: Iterable[int]) -> None:
     """Add up finished shards.
 
     Raises:
@@ -283,7 +283,7 @@ def _runs(numbers: Sequence[int]) -> Iterator[str]:
         yield f"{values[0]}:{values[-1] + 1}"
 
 
-def _written(result: Result, collected: Totals, folder: Folder) -> Result:
+def _written(result: Result, collected: Aggregator, folder: Folder) -> Result:
     folder.write("samples.parquet", parquet_bytes(result.samples))
     times = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": collected.seconds}
     folder.write("timings.json", json.dumps(times, indent=1).encode())

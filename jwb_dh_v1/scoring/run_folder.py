@@ -61,7 +61,7 @@ def finished(folder: Folder, number: int) -> Finished | None:
 
 
 @contextmanager
-def claimed(
+def lock_shards(
     folder: Folder, wanted: range, plan: Plan | None = None, shard_size: int = 0, generated: str = ""
 ) -> Iterator[None]:
     """Hold a range of a folder's shards, and with a plan make it the folder's.
@@ -236,7 +236,7 @@ def _plan_in(folder: Folder) -> dict[str, Any]:
     return found
 
 
-def agree(folder: Folder, name: str, device: str, count: int | None) -> None:
+def write_run_facts(folder: Folder, name: str, device: str, count: int | None) -> None:
     """Write down what `merge` needs and the plan does not hold.
 
     Raises:
@@ -256,8 +256,8 @@ def agree(folder: Folder, name: str, device: str, count: int | None) -> None:
             folder.write(RANGES, seal(facts))
 
 
-def agreed(folder: Folder) -> tuple[Plan, dict[str, Any]]:
-    """The plan of a run in ranges, and what `agree` wrote down.
+def read_run_facts(folder: Folder) -> tuple[Plan, dict[str, Any]]:
+    """The plan of a run in ranges, and what `write_run_facts` wrote down.
 
     Raises:
         DataNotFound: there was no such run in this folder.

@@ -23,8 +23,8 @@ from jwb_dh_v1.media.worker import Decoder
 from jwb_dh_v1.metrics import Metric
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Frechet, State, add, unpack
-from jwb_dh_v1.networks.pool import Models
-from jwb_dh_v1.scoring.change_guard import Watch
+from jwb_dh_v1.networks.pool import NetworkPool
+from jwb_dh_v1.scoring.change_guard import ChangeGuard
 from jwb_dh_v1.scoring.plan import Cell, Plan
 from jwb_dh_v1.scoring.result import Row, parquet_bytes, rows_table
 
@@ -70,7 +70,7 @@ def read_shard(file: Path | IO[bytes]) -> tuple[Any, dict[Cell, State], dict[str
 def score_shard(
     shard: Iterable[Sample],
     plan: Plan,
-    models: Models,
+    models: NetworkPool,
     on_sample: Callable[[str], None] = lambda name: None,
     decoder: Decoder | None = None,
 ) -> ShardResult:
@@ -87,7 +87,7 @@ def score_shard(
     rows: list[Row] = []
     states: dict[Cell, State] = {}
     seconds: dict[str, float] = {}
-    drawn = Watch(shard)
+    drawn = ChangeGuard(shard)
     with closing(decoder.ahead(drawn) if decoder is not None else iter(drawn)) as samples:
         for sample in samples:
             for clip in (sample.generated, sample.reference, sample.baseline):
@@ -119,7 +119,7 @@ def _attempt(action: Callable[[], Any]) -> Any:
 def _score_sample(sample: Sample, plan: Plan) -> Iterator[tuple[Row, State | None, float]]:
     """One row (with its state and seconds) per cell of the plan."""
     opened = _attempt(lambda: (sample.generated.info, sample.generated.sha256))
-    blank = Row(sample.id, sample.identity or sample.id, "", "", None, 0, None, "failed")
+    blank = Row(sample.id, sample.person_id or sample.id, "", "", None, 0, None, "failed")
     broken = opened if isinstance(opened, JwbError) else None
     if broken is None:
         blank = replace(blank, sha256=opened[1])

@@ -19,7 +19,7 @@ from jwb_dh_v1.analysis.wording import number, title
 from jwb_dh_v1.errors import JwbError
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.metrics.region import Rule
+from jwb_dh_v1.metrics.region import CropRule
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.report.plots import frame_plot
 from jwb_dh_v1.report.worst import curve_frames
@@ -75,7 +75,7 @@ def _draw(sample: Sample, clip: Clip, frames: np.ndarray, folder: Path, result: 
 
 def _all_moments(sample: Sample, result: Result) -> dict[str, list[int]]:
     """Frame numbers of the entries of every curve."""
-    rule: Rule = "paper" if result.protocol.startswith("paper/") else "track"
+    rule: CropRule = "paper" if result.protocol.startswith("paper/") else "track"
     table_ = PROTOCOLS[result.protocol.partition("/")[0]].metrics
     found = {}
     for row in result.rows():

@@ -24,7 +24,7 @@ from jwb_dh_v1.analysis.wording import title
 from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.report.tables import remarks
 from jwb_dh_v1.scoring.plan import make_plan, without_missing
@@ -44,7 +44,7 @@ except ImportError:
 
 Progress = Callable[..., Any]
 FIRST_GUESS = 0.012  # seconds per frame and cell on two cores, until something was measured
-_models: dict[Any, Models] = {}
+_models: dict[Any, NetworkPool] = {}
 _speed: dict[str, float] = {}
 
 
@@ -191,7 +191,7 @@ def _score(
     key = (tuple(plan.weights), plan.boxes, plan.needs_keypoints)
     if key not in _models:
         boxes = plan.boxes.partition("/")[0]
-        _models[key] = Models(resolve_all(plan.weights), "auto", boxes, plan.needs_keypoints)
+        _models[key] = NetworkPool(resolve_all(plan.weights), "auto", boxes, plan.needs_keypoints)
     models = _models[key]
     name = samples[0].id if len(samples) == 1 else f"{len(samples)} clips"
     result = score(samples, metrics, regions, protocol=protocol, out=out, name=name, models=models, on_sample=on_sample)  # type: ignore[arg-type]

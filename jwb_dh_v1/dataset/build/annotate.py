@@ -33,7 +33,7 @@ from jwb_dh_v1.dataset.prompts import first_frame, from_first_frame
 from jwb_dh_v1.dataset.schema import SCHEMA_VERSION, WORD_MOTION, annotation_columns
 from jwb_dh_v1.dataset.build.teaser import WHISPER
 from jwb_dh_v1.errors import DataNotFound, SetupError
-from jwb_dh_v1.networks.pool import Models
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.files import sha256_of
 
@@ -57,7 +57,7 @@ def annotate(
     workers: int | None = None,
     executor: str = "local",
     ray: RayOptions | None = None,
-    models: Models | None = None,
+    models: NetworkPool | None = None,
     on_clip: Callable[[ClipCoverage], None] = lambda clip: None,
 ) -> Coverage:
     """Annotate the main person and the speech of every video below a folder.
@@ -99,7 +99,7 @@ def annotate(
         if boxes not in DETECTOR_WEIGHTS:
             raise SetupError(f"No detector is named {boxes!r}; there are {', '.join(DETECTOR_WEIGHTS)}.")
         names = [*DETECTOR_WEIGHTS[boxes], *(ANNOTATE_WEIGHTS if boxes == "mediapipe" else ())]
-        models = Models(resolve_all([*names, *(WHISPER if speech else ())]), boxes=boxes, keypoints=True)
+        models = NetworkPool(resolve_all([*names, *(WHISPER if speech else ())]), boxes=boxes, keypoints=True)
     elif models.boxes != boxes:
         raise SetupError(f"These models find boxes by {models.boxes}, the call asks for {boxes}.")
     name = models.detector.name  # a missing package is said before the first decode
@@ -175,7 +175,7 @@ def _clips(folder: Path) -> list[tuple[str, Path]]:
 Work = tuple[str, Path, Path, bool, ClipCoverage | None]
 
 
-def _spread(models: Models, work: list[Work], workers: int) -> Iterator[ClipCoverage]:
+def _spread(models: NetworkPool, work: list[Work], workers: int) -> Iterator[ClipCoverage]:
     """The coverage of each clip, as they are done."""
     if workers == 1:
         yield from (_one(models, item) for item in work)
@@ -193,25 +193,25 @@ def _spread(models: Models, work: list[Work], workers: int) -> Iterator[ClipCove
 
 
 def _in_ray(
-    models: Models, work: list[Work], workers: int | None, options: RayOptions | None
+    models: NetworkPool, work: list[Work], workers: int | None, options: RayOptions | None
 ) -> Iterator[ClipCoverage]:
     """The coverage of each clip, as they are done by tasks of a Ray cluster, whose processes keep their networks."""
-    from jwb_dh_v1.parallel import RayOptions, connected, same_threads, spread
+    from jwb_dh_v1.parallel import RayOptions, connected, same_threads, ray_map
 
     options = options or RayOptions()
     task, calls = partial(_in_task, models.weights, models.boxes), ((item[0], (item,)) for item in work)
     with connected(options) as ray:
-        for name, coverage in spread(ray, task, calls, options, most=workers, env=same_threads()):
+        for name, coverage in ray_map(ray, task, calls, options, most=workers, env=same_threads()):
             yield _failed(name, coverage) if isinstance(coverage, Exception) else coverage  # it ended its workers
 
 
-_models: Models | None = None  # of a worker process, which has nowhere else to keep its networks
+_models: NetworkPool | None = None  # of a worker process, which has nowhere else to keep its networks
 
 
 def _start(weights: Mapping[str, Path], boxes: str) -> None:
     global _models
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is imported
-    _models = Models(weights, boxes=boxes, keypoints=True)
+    _models = NetworkPool(weights, boxes=boxes, keypoints=True)
 
 
 def _in_worker(item: Work) -> ClipCoverage:
@@ -228,7 +228,7 @@ def _in_task(weights: Mapping[str, Path], boxes: str, item: Work) -> ClipCoverag
     return _in_worker(item)
 
 
-def _one(models: Models, item: Work) -> ClipCoverage:
+def _one(models: NetworkPool, item: Work) -> ClipCoverage:
     """Annotate one clip, unless that is done; what is wrong with it is in the result."""
     name, path, target, speech, known = item
     source = f"{models.detector.name}, schema {SCHEMA_VERSION}"
@@ -269,7 +269,7 @@ def _failed(name: str, error: Exception) -> ClipCoverage:
     return ClipCoverage(name, "failed", error=told.error, message=told.message)
 
 
-def _listen(models: Models, clip: Clip, path: Path) -> tuple[dict[str, Any] | None, str]:
+def _listen(models: NetworkPool, clip: Clip, path: Path) -> tuple[dict[str, Any] | None, str]:
     """The transcript with words, and `found` or the reason why there is none."""
     audio = clip.audio
     if audio is None or audio.silent:

@@ -210,11 +210,11 @@ def _run(jobs: Iterator[_Job], workers: int) -> Iterator[_Done]:
 
 def _in_ray(jobs: Iterator[_Job], workers: int | None, options: RayOptions | None) -> Iterator[_Done]:
     """The finished shards, in any order, made by tasks of a Ray cluster."""
-    from jwb_dh_v1.parallel import RayOptions, connected, spread
+    from jwb_dh_v1.parallel import RayOptions, connected, ray_map
 
     options = options or RayOptions()
     with connected(options) as ray:
-        for name, done in spread(ray, _make, ((job.name, (job,)) for job in jobs), options, most=workers):
+        for name, done in ray_map(ray, _make, ((job.name, (job,)) for job in jobs), options, most=workers):
             if isinstance(done, Exception):
                 raise SetupError(
                     f"Each time a worker made {name} it was lost ({str(done).strip().splitlines()[0]}); more --shards "

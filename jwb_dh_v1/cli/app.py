@@ -38,7 +38,7 @@ def _score(args: argparse.Namespace) -> int:
 
     from jwb_dh_v1.dataset.pairs import pair
     from jwb_dh_v1.files import below, written_below
-    from jwb_dh_v1.networks.pool import Models
+    from jwb_dh_v1.networks.pool import NetworkPool
     from jwb_dh_v1.networks.weights import resolve_all
     from jwb_dh_v1.report.figures import write_plots
     from jwb_dh_v1.report.report import write_comparison
@@ -58,7 +58,7 @@ def _score(args: argparse.Namespace) -> int:
             console.print(f"{metric} is left out: {', '.join(names)} not here.", style="yellow", markup=False)
     files = resolve_all(plan.weights, given, args.other_weights)
     boxes = plan.boxes.partition("/")[0]
-    models = Models(files, args.device, boxes, plan.needs_keypoints, args.precision)
+    models = NetworkPool(files, args.device, boxes, plan.needs_keypoints, args.precision)
     if args.executor == "local":  # workers of a cluster have their own memory, and not this disk
         tell = lambda text: console.print(text, style="yellow", markup=False)  # noqa: E731
         models.stored = open_stats(args.data, with_own(plan, given), models, tell)
@@ -282,7 +282,3 @@ def console() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-if __name__ == "__main__":
-    console()
