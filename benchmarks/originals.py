@@ -4,8 +4,8 @@ Not their code: the networks are ours with the same weights (without what `Netwo
 driven as the originals drive theirs. VBench (Vchitect/VBench 45e79ec) goes through the clips once for each of six
 dimensions; the authors' FID_calculate.py (deepreasonings/WholeBodyBenchmark b70702d) opens both videos anew for each
 group of metrics; standard/1's other metrics are pytorch-fid's, clean-fid's, common_metrics_on_video_quality's,
-insightface's and scikit-image's way, each with a decode of its own. What is left out, all in the originals' favour: their detectors, the
-authors' JPEG of every frame, frames written as images for FID, and loading the networks.
+insightface's and scikit-image's way, each with a decode of its own. What is left out, all in the originals' favour:
+their detectors, the authors' JPEG of every frame, frames written as images for FID, and loading the networks.
 """
 
 from __future__ import annotations
