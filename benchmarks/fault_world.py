@@ -79,7 +79,7 @@ class Child:
             if before is not None:
                 before()
             os.write(begun, b"x")
-            code = cli.main(arguments)
+            code = cli(arguments)
         except BaseException:  # noqa: BLE001 - as the interpreter does at its end
             traceback.print_exc()
         finally:

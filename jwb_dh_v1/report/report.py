@@ -244,7 +244,7 @@ def _page(content: Mapping[str, Any], left_out: Sequence[str], listed: int) -> b
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def source(name: str) -> str:
-        return files("jwb_dh_v1.scoring.result").joinpath(name).read_text(encoding="utf-8")
+        return files("jwb_dh_v1.report").joinpath(name).read_text(encoding="utf-8")
 
     results: Sequence[Result] = content["results"]
     environment = Environment(

@@ -7,7 +7,7 @@ table that adds over items, so that intervals need only the tables of the identi
 - kappa and alpha are 1 - D, D the ratio of observed to expected disagreement. log D is close to normal; its variance is
   the jackknife's over identities, with t quantiles, and at least that of a count of k disagreeing identities
   (no finite sample shows a variance of zero). Half an average identity, spread evenly, is added for the interval only.
-  Coverage of nominal 95 % in tests/test_judge_agreement.py; the percentile bootstrap misses it.
+  Coverage of nominal 95 % in tests/judge/test_judge_agreement.py; the percentile bootstrap misses it.
 
 Systems are compared by their win rates; the interval of a correlation is the percentile bootstrap over identities.
 

@@ -7,7 +7,7 @@ How an interval is made (`Estimate.method` says which one it is):
   variance of y; ties make it smaller, and with 30 % ties and more the interval covers 98-100 % instead of 95 %.
   The plain number is kept where it is right: verdicts without ties, one pair per identity.
 
-Both are simulated in tests/test_judge_statistics.py: 94-97 % at 30, 100 and 300 pairs with 15-80 % ties.
+Both are simulated in tests/judge/test_judge_statistics.py: 94-97 % at 30, 100 and 300 pairs with 15-80 % ties.
 
 Sources: E. B. Wilson, JASA 22 (1927) 209; E. L. Korn and B. I. Graubard, Survey Methodology 24 (1998) 193 (effective
 number with t quantiles, there for Clopper-Pearson); N. Dean and M. Pagano, J. Surv. Stat. Methodol. 3 (2015) 484

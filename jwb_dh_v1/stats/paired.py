@@ -27,7 +27,7 @@ Hall's correction for skewness does what bootstrap-t does; the inverted sign-fli
 The test is `judge.intervals.sign_flip_test`, exact up to 16 identities if differences are symmetric about 0 where
 there is no effect, as they are when two equal systems change places. Of exponential differences of mean 0, which are
 not, it calls 0.045 significant at 6 identities, 0.073 at 10, 0.052 at 30 and 0.059 at 100; of the mixture 0.032 to
-0.064. tests/test_paired.py holds these figures.
+0.064. tests/stats/test_paired.py holds these figures.
 
 Sources: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), 12.5; A. C. Cameron, J. B. Gelbach and
 D. L. Miller, Rev. Econ. Stat. 90 (2008) 414 (few clusters); J. Cohen, Statistical Power Analysis (1988), 2.3.5 (dz).

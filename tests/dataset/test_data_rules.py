@@ -228,5 +228,5 @@ def test_every_rule_is_put_to_the_test():
     shards = {"missing-shard", "extra-shard", "altered-shard", "row-count", "unreadable-shard", "manifest", "schema"}
     shards |= {"duplicate-id", "duplicate-video", "split-leak", "sample-id"}
     assert {rule for rule, _ in (CELLS | MEDIA).values()} | shards == set(RULES)
-    card = Path(__file__).parent.parent / "dataset_card.md"
+    card = Path(__file__).parents[2] / "dataset_card.md"
     assert f"The check knows {len(RULES)} rules" in card.read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ from jwb_dh_v1.networks.weights import cache_dir
 
 evaluate = pytest.importorskip("evaluate")
 pytestmark = pytest.mark.teaser
-METRICS = Path(__file__).parent.parent / "metrics"
+METRICS = Path(__file__).parents[2] / "metrics"
 LITE = tuple(name for name in PROTOCOLS["lite"].metrics if name != "wer")
 SEEDED = {"imaging_quality": ("musiq-spaq",), "aesthetic_quality": ("clip-vit-l-14", "laion-aesthetic-l14")}
 # Half of the Spaces have the tag that evaluate asks for first, half only the branch `main`.

@@ -29,7 +29,7 @@ from jwb_dh_v1.stats.agreement import (
 )
 from jwb_dh_v1.stats.calibration import calibrated
 
-GOLDEN = Path(__file__).parent / "golden" / "judge" / "ppi.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "judge" / "ppi.json"
 
 
 def tables_of(a, b):

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from jwb_dh_v1.scoring import result as results
-from jwb_dh_v1.scoring.result import RESAMPLES
-from jwb_dh_v1.stats.intervals import bootstrap_interval
+from jwb_dh_v1.stats import intervals
+from jwb_dh_v1.stats.intervals import BOOTSTRAPS, bootstrap_interval
 
 
 @pytest.mark.parametrize("drawn", [1, 50, 777, 10**9])
@@ -14,12 +13,12 @@ def test_pieces_of_the_draw_change_no_bit(monkeypatch, drawn):
     identities = [f"p{i}" for i in rng.integers(0, 37, 101)]
     values, weights = rng.random(101), rng.integers(1, 3, 101).astype(float)
     names, place = np.unique(identities, return_inverse=True)
-    people = np.random.default_rng(0).integers(0, len(names), (RESAMPLES, len(names)))  # all at once
+    people = np.random.default_rng(0).integers(0, len(names), (BOOTSTRAPS, len(names)))  # all at once
     tops, bottoms = (np.bincount(place, column)[people].sum(axis=1) for column in (values * weights, weights))
-    monkeypatch.setattr(results, "DRAWN", drawn)
+    monkeypatch.setattr(intervals, "DRAWN", drawn)
     interval, method = bootstrap_interval(values, weights, identities)
     assert interval == tuple(np.quantile(tops / bottoms, [0.025, 0.975]))
-    assert method == f"bootstrap over {len(names)} identities, {RESAMPLES} resamples, seed 0"
+    assert method == f"bootstrap over {len(names)} identities, {BOOTSTRAPS} resamples, seed 0"
 
 
 def test_the_interval_of_a_mean_is_about_the_normal_one():

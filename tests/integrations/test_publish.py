@@ -27,7 +27,7 @@ from jwb_dh_v1.cli.publish import add_commands
 from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.integrations.publish import METRICS, NAMES, Space, assemble, chosen, write
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LOCAL = re.compile(rb"/(?:home|work|opt|Users)/\w|/root/|/tmp/\w|[A-Z]:\\\\")
 
 
@@ -128,10 +128,10 @@ def test_the_same_checkout_gives_the_same_bytes(tmp_path: Path):
     (root / "jwb_dh_v1" / "__pycache__" / "x.cpython-311.pyc").write_bytes(b"1")
     (root / "spaces" / "metric" / ".gradio").mkdir()
     (root / "spaces" / "metric" / ".gradio" / "flagged.csv").write_text("1")
-    (root / "jwb_dh_v1" / "clip.py").touch()
+    (root / "jwb_dh_v1" / "media" / "clip.py").touch()
     again = assemble("ssim", "acme", root)
     assert again.files == space("ssim").files and again.sha256 == space("ssim").sha256
-    (root / "jwb_dh_v1" / "clip.py").write_text("1")
+    (root / "jwb_dh_v1" / "media" / "clip.py").write_text("1")
     assert assemble("ssim", "acme", root).sha256 != again.sha256
     assert assemble("ssim", "other", ROOT).sha256 != again.sha256
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_published_is_refused(tmp_path: Path, monkeypatch: pytest
     place = root / "metrics" / "ssim" / "README.md"
     card = place.read_text()
     for old, new, match in [
-        ("](../README.md)", "](../../tests/test_pixel.py)", "in no Space"),
+        ("](../README.md)", "](../../tests/metrics/test_pixel.py)", "in no Space"),
         ("sdk_version: 6.31.0", "sdk_version: 5.0.0", "must say gradio, 6.31.0"),
         ("title: SSIM\n", "", "lacks title"),
         ("---\ntitle", "title", "no YAML header"),

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.teaser
 SYSTEMS = ("copy", "recompressed", "blurred", "frozen", "swapped", "garbled")
 
 
-GOLDEN = Path(__file__).parent / "golden" / "systems"  # the six, scored once, unaltered
+GOLDEN = Path(__file__).parents[1] / "golden" / "systems"  # the six, scored once, unaltered
 
 
 @pytest.fixture(scope="module")

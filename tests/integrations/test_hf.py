@@ -18,7 +18,7 @@ from jwb_dh_v1.media.annotations import Annotations
 
 decord = pytest.importorskip("decord")
 evaluate = pytest.importorskip("evaluate")
-METRICS = Path(__file__).parent.parent / "metrics"
+METRICS = Path(__file__).parents[2] / "metrics"
 SIX = ("ssim", "psnr", "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree")
 
 

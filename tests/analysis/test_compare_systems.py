@@ -21,7 +21,7 @@ from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import SetupError
 
 Cell = tuple[str, str]
-GOLDEN = Path(__file__).parent / "golden" / "systems"
+GOLDEN = Path(__file__).parents[1] / "golden" / "systems"
 SYSTEMS = ("copy", "recompressed", "blurred", "frozen", "swapped", "garbled")
 WER: Cell = ("wer", "speech")
 DYNAMIC = {("dynamic_degree", "body"), ("dynamic_degree", "face")}

@@ -22,7 +22,7 @@ from jwb_dh_v1.metrics.region import REGIONS
 from jwb_dh_v1.networks.weights import FILES
 
 evaluate = pytest.importorskip("evaluate")
-METRICS = Path(__file__).parent.parent / "metrics"
+METRICS = Path(__file__).parents[2] / "metrics"
 PAGES = sorted(path.name for path in METRICS.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
 ON_SPEECH = ("wer", "lalm_win_rate")  # their references are texts, or the baseline's speech
 JUDGED = {"lalm_win_rate": f"rubric {JWB_R1.name}"}  # in no protocol: the judge and its rubric are part of the name
@@ -158,7 +158,7 @@ def test_module_loads_from_its_folder(name, monkeypatch):
 
 @pytest.fixture(scope="module")
 def cells():
-    return reconcile(Path(__file__).parent / "golden" / "authors_results")
+    return reconcile(Path(__file__).parents[1] / "golden" / "authors_results")
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -26,7 +26,7 @@ from jwb_dh_v1.dataset.check import check
 from jwb_dh_v1.dataset.schema import features
 from jwb_dh_v1.errors import DataNotFound, SetupError
 
-CARD = Path(__file__).parent.parent / "dataset_card.md"
+CARD = Path(__file__).parents[2] / "dataset_card.md"
 SHORT = """---
 pretty_name: Ours
 license: other

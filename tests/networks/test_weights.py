@@ -131,7 +131,7 @@ def test_a_url(table, server):
 def test_a_hub_file_at_a_revision(server, tmp_path):
     # In a process of its own: huggingface_hub reads the endpoint when it is imported.
     code = (
-        "from jwb_dh_v1 import weights as w, weights_table as t\n"
+        "from jwb_dh_v1.networks import weights as w, weights_table as t\n"
         f"w.FILES = {{'net': t.File('net', {SHA!r}, 1, 'x', 'x', (t.Hub('org/repo', {COMMIT!r}, 'net.bin'),))}}\n"
         "print(w.sha256_of(w.fetch(['net'])['net']))"
     )

@@ -196,7 +196,7 @@ def test_runs_stand_in_a_frame_of_their_own(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.syspath_prepend(str(DEMO))
     import views
 
-    runs = Path(__file__).parent / "golden" / "systems"
+    runs = Path(__file__).parents[1] / "golden" / "systems"
     page = views.runs_page(str(runs))
     source = page.partition('srcdoc="')[2].partition('"')[0]
     assert "<" not in source and page.count("<iframe") == 1 and 'sandbox="allow-scripts"' in page

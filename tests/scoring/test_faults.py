@@ -21,7 +21,7 @@ from jwb_dh_v1.files import seal, unseal, write_atomically
 from jwb_dh_v1.scoring.change_guard import ChangeGuard
 from jwb_dh_v1.scoring.result import Row
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 COUNT = 6
 # Decoding in this process: starting another one is what takes the time, and makes no difference here.
 CALL = {"metrics": ("psnr",), "regions": ("body",), "protocol": "paper", "shard_size": 2, "isolate": False}

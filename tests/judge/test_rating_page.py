@@ -50,7 +50,7 @@ class Server:
         self.path = path
 
     def __enter__(self):
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "GRADIO_ANALYTICS_ENABLED": "False"}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "GRADIO_ANALYTICS_ENABLED": "False"}
         command = [sys.executable, "-c", SERVER, str(self.path)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         self.url = self.process.stdout.readline().strip()

@@ -17,7 +17,7 @@ from jwb_dh_v1.errors import DataNotFound
 from jwb_dh_v1.metrics.policy import aggregate, impute, imputed_value
 from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, Mean, Rate
 
-FILES = Path(__file__).parent / "golden" / "authors_results"
+FILES = Path(__file__).parents[1] / "golden" / "authors_results"
 
 
 @pytest.fixture(scope="module")

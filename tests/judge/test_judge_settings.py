@@ -259,7 +259,7 @@ def test_missing_package_names_the_extra(wire, package, monkeypatch):
 def test_sdks_are_imported_late():
     code = (
         "import sys\n"
-        "from jwb_dh_v1.judge import backends, gemini, local, openai_compatible\n"
+        "from jwb_dh_v1.judge.backends import gemini, local, openai_compatible\n"
         "assert not {'google.genai', 'openai', 'torch', 'transformers'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

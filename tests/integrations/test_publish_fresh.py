@@ -27,7 +27,7 @@ import pytest
 from jwb_dh_v1.integrations.publish import DEMO, METRICS, NAMES, assemble, write
 from jwb_dh_v1.metrics import PROTOCOLS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LITE = PROTOCOLS["lite"].metrics
 SEEDED = {"aesthetic_quality": ("clip-vit-l-14", "laion-aesthetic-l14"), "imaging_quality": ("musiq-spaq",)}
 # What a visitor of these two is told: no small network computes them, and their own are here not to be had.

@@ -20,7 +20,7 @@ from jwb_dh_v1.media.audio import Audio
 from jwb_dh_v1.metrics.wer import corpus_of
 
 evaluate = pytest.importorskip("evaluate")
-METRICS = Path(__file__).parent.parent / "metrics"
+METRICS = Path(__file__).parents[2] / "metrics"
 SAID = ["It was the best of times.", "It was the worst of times.", "We had nothing before us, and more words."]
 HEARD = ["it was the best of times", "it was worst off times", None]
 

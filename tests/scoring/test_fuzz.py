@@ -16,7 +16,7 @@ from media import float_audio, moving, write_mp4
 from jwb_dh_v1 import Clip
 from jwb_dh_v1.errors import BadAudio, NotAVideo, VariableSize
 
-FUZZ = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"
+FUZZ = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
 
 
 def fuzz(*arguments: str, timeout: float) -> dict[str, int]:

@@ -166,7 +166,7 @@ def said_of(key: str) -> str:
 @pytest.fixture
 def space(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module of the Space that makes its leaderboard's frame."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "spaces" / "demo"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "spaces" / "demo"))
     import views
 
     return views

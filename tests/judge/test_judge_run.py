@@ -285,7 +285,7 @@ print("done", flush=True)
 
 def test_a_kill_costs_no_answer_that_was_received(tmp_path):
     log, ledger = tmp_path / "log", tmp_path / "ledger"
-    command = [sys.executable, "-c", CHILD, str(log), str(ledger), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", CHILD, str(log), str(ledger), str(Path(__file__).parents[1])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
     def kept():
