@@ -31,6 +31,7 @@ from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.parallel import RayOptions, ray_map
 from jwb_dh_v1.scoring import ray_pool
+from jwb_dh_v1.scoring.executors import Execution
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from media import moving
@@ -53,8 +54,8 @@ def run(paths: list[Path], shard: int, ray: RayOptions | None) -> tuple[float, s
     global begun
     samples = [Sample(path.stem, Clip(path), Clip(path.read_bytes())) for path in paths]
     begun = time.perf_counter()
-    executor = "local" if ray is None else "ray"
-    result = score(samples, shard_size=shard, device="cpu", executor=executor, ray=ray, **CALL)  # type: ignore[arg-type]
+    execution = Execution(shard_size=shard) if ray is None else Execution("ray", ray, shard_size=shard)
+    result = score(samples, execution=execution, device="cpu", **CALL)  # type: ignore[arg-type]
     return time.perf_counter() - begun, result.to_json()
 
 

@@ -128,7 +128,7 @@ def expected_plan(result: Result) -> Plan:
 
 
 @lru_cache(maxsize=1024)
-def _planned(protocol: str, metrics: Any, regions: Any, boxes: str | None, failures: Any, precision: str) -> Plan:
+def _planned(protocol: str, metrics: Any, regions: Any, boxes: str | None, failures: Any, precision: Any) -> Plan:
     from jwb_dh_v1.scoring.plan import make_plan
 
     return make_plan(protocol, metrics, regions, boxes, failures=failures, precision=precision)

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jwb_dh_v1.cli.data import SHAPE, counting
+from jwb_dh_v1.cli.data import SHAPE
+from jwb_dh_v1.cli.progress import counting
 from jwb_dh_v1.cli.wer import text_arguments
 from jwb_dh_v1.errors import DataNotFound, SetupError
 

@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from jwb_dh_v1.cli.data import SHAPE, counting
+from jwb_dh_v1.cli.data import SHAPE
+from jwb_dh_v1.cli.progress import counting
 from jwb_dh_v1.errors import DataNotFound, SetupError
 
 

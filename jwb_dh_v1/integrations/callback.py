@@ -29,9 +29,6 @@ from jwb_dh_v1.integrations.probe_set import fixed_set as fixed_set
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import protocol as table_of
 from jwb_dh_v1.metrics.region import Region
-from jwb_dh_v1.networks.pool import NetworkPool
-from jwb_dh_v1.networks.weights import resolve_all
-from jwb_dh_v1.scoring.plan import make_plan
 
 if TYPE_CHECKING:
     from jwb_dh_v1.scoring.result import Result
@@ -116,16 +113,15 @@ def _scored(
 ) -> Result:
     import torch
 
-    from jwb_dh_v1.scoring.run import score
+    from jwb_dh_v1.scoring.run import prepare, run
 
     if boxes is None and all(s.reference is not None and s.reference.provided_annotations for s in chosen.samples):
         boxes = "annotations"
     key = protocol, metrics, regions, boxes, device
-    if key not in chosen.networks:
-        plan = make_plan(protocol, metrics, regions, boxes)
-        files, source = resolve_all(plan.weights), plan.boxes.partition("/")[0]
-        chosen.networks[key] = NetworkPool(files, device, source, plan.needs_keypoints)
-    models = chosen.networks[key]
+    if key not in chosen.prepared:
+        prepared = prepare(protocol, metrics, regions, boxes=boxes)
+        chosen.prepared[key] = prepared, prepared.plan.pool(prepared.paths, device)
+    prepared, models = chosen.prepared[key]
     with tempfile.TemporaryDirectory() as room:
         with torch.no_grad():
             made = generate(function, chosen.rows, room)
@@ -139,7 +135,7 @@ def _scored(
                 sample.reference.models = models
             # A clip that was not made is not there: its sample fails, and is counted.
             samples.append(replace(sample, generated=Clip(Path(room) / f"{sample.id}.mp4")))
-        return score(samples, metrics, regions, protocol=protocol, boxes=boxes, models=models, name="training")
+        return run(prepared, samples, models=models, name="training")
 
 
 @contextmanager

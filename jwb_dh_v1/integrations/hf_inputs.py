@@ -147,11 +147,10 @@ def shared_models(plan: Plan, device: str, given: Mapping[str, Path], other: boo
     paths = fetch([name for name in plan.weights if name not in given])
     paths |= {name: resolve(name, given, other) for name in plan.weights if name in given}
     own = tuple(sorted(own_hashes(plan.weights, given).items()))
-    boxes = plan.boxes.partition("/")[0]
-    key = (boxes, plan.needs_keypoints, device, own)
+    key = (plan.boxes, plan.needs_keypoints, device, own)
     models = _MODELS.get(key)
     if models is None:
-        models = _MODELS[key] = NetworkPool(paths, device, boxes, plan.needs_keypoints)
+        models = _MODELS[key] = plan.pool(paths, device)
     models.weights.update(paths)
     models.preload(plan.weights, plan.boxes)
     return models

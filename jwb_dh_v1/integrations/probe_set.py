@@ -13,6 +13,7 @@ from jwb_dh_v1.errors import DataNotFound
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.networks.pool import NetworkPool
+from jwb_dh_v1.scoring.run import Prepared
 
 CLIPS = 4  # of the data, unless told otherwise
 
@@ -24,13 +25,13 @@ class FixedSet:
     Attributes:
         rows: for prompts.
         samples: for references.
-        networks: loaded by earlier calls, with what they remember of the references; by plan.
+        prepared: plans of earlier calls with their networks, which remember the features of the references.
 
     """
 
     rows: tuple[Mapping[str, Any], ...]
     samples: tuple[Sample, ...]
-    networks: dict[Any, NetworkPool] = field(default_factory=dict, repr=False)
+    prepared: dict[Any, tuple[Prepared, NetworkPool]] = field(default_factory=dict, repr=False)
 
 
 Data = str | Path | Iterable[Sample] | Iterable[Mapping[str, Any]] | FixedSet

@@ -12,13 +12,14 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jwb_dh_v1.errors import SetupError, Stopped
 from jwb_dh_v1.media.worker import Decoder
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.networks.pool import NetworkPool
+from jwb_dh_v1.parallel import RayOptions
 from jwb_dh_v1.scoring.plan import Plan
 from jwb_dh_v1.scoring.shard import score_shard
 
@@ -26,6 +27,40 @@ Executor = Literal["local", "ray"]
 Shards = Iterable[tuple[int, Iterable[Sample]]]
 Written = Generator[tuple[int, bytes], None, None]
 OnSample = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is worked off. Nothing in here can change a number.
+
+    Attributes:
+        executor: `local`, this process; or `ray`, actors of a Ray cluster, with the same bytes as result.
+        ray: which cluster, and how many actors of what size.
+        shards: score only the shards from the first number to one before the second and write no results: for job
+            arrays, whose processes may share a folder while their ranges do not overlap. `merge` then adds up.
+        shard_size: samples per shard, the unit of work and of resume.
+        isolate: files are opened in a process of their own, which decodes one sample ahead: a file that makes it hang
+            or crash fails its own sample (`DecoderHung`, `DecoderCrashed`). None: where there is a folder. Ray workers
+            always do.
+
+    Raises:
+        SetupError: no such executor, a shard without samples, or a range that is none.
+
+    """
+
+    executor: Executor = "local"
+    ray: RayOptions = field(default_factory=RayOptions)
+    shards: tuple[int, int] | None = None
+    shard_size: int = 64
+    isolate: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.executor not in {"local", "ray"}:
+            raise SetupError(f"There is no executor {self.executor!r}; there are local, ray.")
+        if self.shard_size < 1:
+            raise SetupError(f"A shard holds at least one sample, not {self.shard_size}.")
+        if self.shards is not None and not 0 <= self.shards[0] < self.shards[1]:
+            raise SetupError(f"Shards {self.shards[0]}:{self.shards[1]} need 0 <= first < last.")
 
 
 class MissingShards(SetupError):
@@ -85,6 +120,3 @@ def in_process(
     """Score shards one after the other, here."""
     for number, shard in shards:
         yield number, score_shard(shard, plan, models, on_sample, decoder).to_bytes()
-
-
-# ------------------------------------------------------------------------------------------------------------- Ray

@@ -13,6 +13,7 @@ from jwb_dh_v1.metrics import Protocol, protocol
 from jwb_dh_v1.metrics.policy import POLICIES, Policy
 from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
+from jwb_dh_v1.networks.pool import NetworkPool, Precision
 from jwb_dh_v1.networks.weights import FILES, own_hashes, resolve, resolve_all
 from jwb_dh_v1.version import __version__
 
@@ -43,7 +44,7 @@ class Plan:
     data: str
     decoder: str
     failures: Policy | Literal["protocol"] = "protocol"
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     version: str = __version__
 
     @property
@@ -56,6 +57,11 @@ class Plan:
         """Whether crops are made from key points (the authors' rule)."""
         return self.table.rule == "paper" and self.boxes not in {"none", "annotations"}
 
+    def pool(self, paths: Mapping[str, Path], device: str = "auto") -> NetworkPool:
+        """The networks that this plan needs, from verified files by name; each is loaded when it is first used."""
+        boxes = self.boxes.partition("/")[0]
+        return NetworkPool(paths, device, boxes, self.needs_keypoints, self.precision)
+
 
 def make_plan(
     protocol_name: str,
@@ -64,7 +70,7 @@ def make_plan(
     boxes: str | None = None,
     data: str = "",
     failures: Policy | Literal["protocol"] = "protocol",
-    precision: str = "fp32",
+    precision: Precision = "fp32",
 ) -> Plan:
     """Choose the cells and the weights they need.
 

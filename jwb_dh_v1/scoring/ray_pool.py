@@ -18,7 +18,7 @@ from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.media.worker import Decoder
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks.pool import NetworkPool, Precision
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.parallel import RayOptions, raised, same_threads
 from jwb_dh_v1.scoring.executors import OnSample, Shards, Stop, WorkersLost, Written
 from jwb_dh_v1.scoring.plan import Plan
@@ -28,10 +28,8 @@ from jwb_dh_v1.scoring.shard import score_shard
 class Worker:
     """What runs in an actor: the plan's networks, loaded once. Frames are decoded here and never leave."""
 
-    def __init__(
-        self, plan: Plan, paths: Mapping[str, Path], device: str, precision: Precision, threads: int, folder: str
-    ) -> None:
-        self.plan, self.paths, self.device, self.precision = plan, dict(paths), device, precision
+    def __init__(self, plan: Plan, paths: Mapping[str, Path], device: str, threads: int, folder: str) -> None:
+        self.plan, self.paths, self.device = plan, dict(paths), device
         self.threads, self.folder = threads, folder
         self.models: NetworkPool | None = None
         self.decoder: Decoder | None = None
@@ -47,9 +45,8 @@ class Worker:
             os.chdir(self.folder)  # relative paths are the driver's; where there is no such folder, clips are missed
         node = platform.node()
         paths = {name: _on_this_node(name, self.paths[name], sha, node) for name, sha in self.plan.weights.items()}
-        boxes = self.plan.boxes.partition("/")[0]
         self.decoder = Decoder() if Decoder.here() else None
-        self.models = NetworkPool(paths, self.device, boxes, self.plan.needs_keypoints, self.precision)
+        self.models = self.plan.pool(paths, self.device)
         self.models.preload(self.plan.weights, self.plan.boxes)
         return node
 
@@ -120,7 +117,6 @@ def in_ray(
     plan: Plan,
     paths: Mapping[str, Path],
     device: str,
-    precision: Precision,
     options: RayOptions,
     stop: Stop,
     on_sample: OnSample = lambda name: None,
@@ -135,7 +131,7 @@ def in_ray(
         WorkersLost: shards lost all their workers.
 
     """
-    pool = _Pool(ray, plan, paths, device, precision, options)
+    pool = _Pool(ray, plan, paths, device, options)
     source = iter(shards)
     again: deque[_Task] = deque()
     lost: list[_Task] = []
@@ -195,7 +191,6 @@ class _Pool:
     plan: Plan
     paths: Mapping[str, Path]
     device: str
-    precision: Precision
     options: RayOptions
     starting: dict[Any, tuple[Any, set[str]]] = field(default_factory=dict)  # reference -> actor, nodes at its start
     running: dict[Any, tuple[Any, _Task]] = field(default_factory=dict)
@@ -225,7 +220,7 @@ class _Pool:
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": same_threads()},
         )
-        self.arguments = (self.plan, self.paths, self.device, self.precision, threads, str(Path.cwd()))
+        self.arguments = (self.plan, self.paths, self.device, threads, str(Path.cwd()))
         self.begun = time.monotonic()
 
     def _fitting(self) -> int:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -27,16 +27,16 @@ from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.networks.pool import NetworkPool, Precision
 from jwb_dh_v1.networks.weights import resolve_all
-from jwb_dh_v1.parallel import RayOptions, connected
+from jwb_dh_v1.parallel import connected
 from jwb_dh_v1.scoring.aggregator import Aggregator
-from jwb_dh_v1.scoring.executors import Executor, MissingShards, Stop, in_process, stoppable
-from jwb_dh_v1.scoring.plan import make_plan, with_own, without_missing
+from jwb_dh_v1.scoring.executors import Execution, MissingShards, Stop, in_process, stoppable
+from jwb_dh_v1.scoring.plan import Plan, make_plan, with_own, without_missing
 from jwb_dh_v1.scoring.ray_pool import in_ray, ray_device
 from jwb_dh_v1.scoring.result import Result, parquet_bytes, rows_table
 from jwb_dh_v1.scoring.run_folder import ALL, finished, lock_shards, read_run_facts, shard_file, write_run_facts
 from jwb_dh_v1.scoring.shard import score_shard
 
-SHARD = 64
+LOCAL = Execution()
 PASSING = {"Disturbed", "DecoderHung", "DecoderCrashed"}  # failures of a clip's storage, or of this machine's load
 
 
@@ -49,8 +49,6 @@ class _Shards:
     """
 
     def __init__(self, samples: Iterable[Sample], size: int, wanted: range) -> None:
-        if size < 1:
-            raise SetupError(f"A shard has one sample at least, not {size}.")
         self.samples, self.size, self.wanted = samples, size, wanted
         total = len(samples) if isinstance(samples, Sequence) else getattr(samples, "size", None)
         self.count: int | None = None if total is None else -(-total // size)
@@ -73,6 +71,48 @@ class _Shards:
         self.count = seen
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A plan whose weights are here.
+
+    Attributes:
+        plan: what is computed; `data` is filled in for each run.
+        paths: verified weight files by name.
+        missing: metrics that were left out, and the weights that each lacks.
+
+    """
+
+    plan: Plan
+    paths: Mapping[str, Path]
+    missing: Mapping[str, Sequence[str]]
+
+
+def prepare(
+    protocol: str = "standard",
+    metrics: Sequence[str] | None = None,
+    regions: Sequence[Region] = REGIONS,
+    *,
+    boxes: str | None = None,
+    failures: Policy | Literal["protocol"] = "protocol",
+    precision: Precision = "fp32",
+    weights: Mapping[str, Path] | None = None,
+    other_weights: bool = False,
+    allow_missing: bool = False,
+) -> Prepared:
+    """Make the plan and find and hash every weight file it needs; the arguments are those of `score`.
+
+    Raises:
+        SetupError: an unknown name, weights that are not here, or nothing left to score.
+
+    """
+    plan = make_plan(protocol, metrics, regions, boxes, failures=failures, precision=precision)
+    missing: Mapping[str, Sequence[str]] = {}
+    if allow_missing:
+        plan, missing = without_missing(plan, weights, other_weights)
+    paths = resolve_all(plan.weights, weights, other_weights)
+    return Prepared(with_own(plan, weights), paths, missing)
+
+
 def score(
     samples: Iterable[Sample],
     metrics: Sequence[str] | None = None,
@@ -91,12 +131,8 @@ def score(
     data: str = "",
     generated: str = "",
     name: str | None = None,
-    shard_size: int = SHARD,
     models: NetworkPool | None = None,
-    executor: Executor = "local",
-    ray: RayOptions | None = None,
-    shards: tuple[int, int] | None = None,
-    isolate: bool | None = None,
+    execution: Execution = LOCAL,
     on_sample: Callable[[str], None] = lambda name: None,
 ) -> Result:
     """Score a set of samples.
@@ -114,58 +150,88 @@ def score(
         data: fingerprint of the samples, part of the plan.
         generated: fingerprint of the generated files; a folder begun with others is refused, not resumed.
         name: of the system; the folder's name by default.
-        shard_size: samples per shard; changes no number.
         models: networks of an earlier call, to share their memory of features (Ray workers have their own).
-        executor: `local`, this process; or `ray`, actors of a Ray cluster, with the same bytes as result.
-        ray: which cluster, and how many actors of what size.
-        shards: score only the shards from the first number to one before the second and write no results: for job
-            arrays, whose processes may share `out` while their ranges do not overlap. `merge` then adds up. What is
-            returned is the result of these shards alone, and not complete.
-        isolate: files are opened in a process of their own, which decodes one sample ahead: a file that makes it hang
-            or crash fails its own sample (`DecoderHung`, `DecoderCrashed`). None: where there is a folder. Ray workers
-            always do.
+        execution: where and in which pieces the work is done; changes no number.
         on_sample: called with each sample's id when it is done (also for resumed ones).
+
+    Returns:
+        The result; with `execution.shards` that of these shards alone, which is not complete.
 
     Raises:
         SetupError: the environment is not ready (weights, packages, another plan in `out`); nothing was scored.
         AlreadyRunning: another process writes to `out` (the same shards of it).
-        Stopped: SIGTERM or Ctrl-C came; the shards that were begun are written and the same call goes on from there.
+        Stopped: SIGTERM or Ctrl-C came; finished shards are kept, and the same call resumes.
         WorkersLost: some shards ended all their workers; the others are written.
-        NotWritable: `out` is full, read-only or gone; the shards that were written go on to count.
+        NotWritable: `out` is full, read-only or gone; the shards that were written still count.
 
     """
-    if executor not in {"local", "ray"}:
-        raise SetupError(f"There is no executor {executor!r}; there are local, ray.")
-    if shards is not None and (out is None or not 0 <= shards[0] < shards[1]):
-        raise SetupError(f"Shards {shards[0]}:{shards[1]} need a folder, and 0 <= first < last.")
+    prepared = prepare(
+        protocol,
+        metrics,
+        regions,
+        boxes=boxes,
+        failures=failures,
+        precision=precision,
+        weights=weights,
+        other_weights=other_weights,
+        allow_missing=allow_missing,
+    )
+    return run(
+        prepared,
+        samples,
+        out,
+        device=device,
+        allow_failures=allow_failures,
+        data=data,
+        generated=generated,
+        name=name,
+        models=models,
+        execution=execution,
+        on_sample=on_sample,
+    )
+
+
+def run(
+    prepared: Prepared,
+    samples: Iterable[Sample],
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    allow_failures: int = 0,
+    data: str = "",
+    generated: str = "",
+    name: str | None = None,
+    models: NetworkPool | None = None,
+    execution: Execution = LOCAL,
+    on_sample: Callable[[str], None] = lambda name: None,
+) -> Result:
+    """Score samples by a plan that is made; arguments and errors are those of `score`."""
+    if execution.shards is not None and out is None:
+        raise SetupError("A range of shards needs a folder that the others are written to as well.")
     if not data and isinstance(samples, Sequence):
         data = "ids:" + hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
-    plan = make_plan(protocol, metrics, regions, boxes, data, failures, precision)
-    if allow_missing:
-        plan, _ = without_missing(plan, weights, other_weights)
-    paths = resolve_all(plan.weights, weights, other_weights)
-    plan = with_own(plan, weights)
-    if models is not None and models.precision != precision:
-        raise SetupError(f"These models are {models.precision}, the run asks for {precision}.")
+    plan, shards = replace(prepared.plan, data=data), execution.shards
+    if models is not None and models.precision != plan.precision:
+        raise SetupError(f"These models are {models.precision}, the run asks for {plan.precision}.")
     folder = None if out is None else folder_at(out)
     name = name or (folder.name if folder else "generated")
-    parts = _Shards(samples, shard_size, range(*shards) if shards else range(ALL))
+    parts = _Shards(samples, execution.shard_size, range(*shards) if shards else range(ALL))
+    local = execution.executor == "local"
     with ExitStack() as stack:
-        own = (isolate or (isolate is None and folder is not None)) and executor == "local" and Decoder.here()
-        decoder = stack.enter_context(Decoder()) if own else None
+        isolate = folder is not None if execution.isolate is None else execution.isolate
+        decoder = stack.enter_context(Decoder()) if isolate and local and Decoder.here() else None
         if decoder is not None:
             decoder.start()  # while networks are loaded here
-        if executor == "local":
-            models = models or NetworkPool(paths, device, plan.boxes.partition("/")[0], plan.needs_keypoints, precision)
+        if local:
+            models = models or plan.pool(prepared.paths, device)
             models.preload(plan.weights, plan.boxes)
         room = folder
-        if room is None and executor == "ray":
+        if room is None and not local:
             room = LocalFolder(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         if room is not None:
-            stack.enter_context(lock_shards(room, parts.wanted, plan, shard_size, generated))
-        options = ray or RayOptions()
-        cluster = stack.enter_context(connected(options)) if executor == "ray" else None
-        used = ray_device(cluster, device, options) if cluster is not None else str(models.device)  # type: ignore[union-attr]
+            stack.enter_context(lock_shards(room, parts.wanted, plan, execution.shard_size, generated))
+        cluster = None if local else stack.enter_context(connected(execution.ray))
+        used = str(models.device) if cluster is None else ray_device(cluster, device, execution.ray)  # type: ignore[union-attr]
         if shards is not None and folder is not None:
             write_run_facts(folder, name, used, parts.count)
         stop = stack.enter_context(stoppable())
@@ -179,7 +245,7 @@ def score(
             numbers: list[int] = []
             todo = _unfinished(_until(stop, parts), room, numbers, on_sample)
             if cluster is not None:
-                work = in_ray(cluster, todo, plan, paths, used, precision, options, stop, on_sample)
+                work = in_ray(cluster, todo, plan, prepared.paths, used, execution.ray, stop, on_sample)
             else:
                 assert models is not None
                 work = in_process(todo, plan, models, on_sample, decoder)
@@ -189,7 +255,7 @@ def score(
             if not stop:
                 _collect(collected, room, numbers)
         if stop.signal is not None:
-            what = "nothing was written" if folder is None else "the same call goes on from here"
+            what = "nothing was written" if folder is None else "run the same command again to resume"
             raise Stopped(f"stopped after a whole shard; {what}.", stop.signal)
         if shards is not None and not collected.tables:
             raise SetupError(f"There are no shards {shards[0]}:{shards[1]}; the samples make {parts.count}.")

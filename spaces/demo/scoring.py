@@ -25,10 +25,10 @@ from jwb_dh_v1.errors import JwbError, MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.networks.pool import NetworkPool
-from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.report.tables import remarks
 from jwb_dh_v1.scoring.plan import make_plan, without_missing
-from jwb_dh_v1.scoring.run import score
+from jwb_dh_v1.scoring.run import prepare
+from jwb_dh_v1.scoring.run import run as run_plan
 
 try:
     # ZeroGPU's package; elsewhere there is none (or, beside a checkout, the folder of that name), and nothing is done.
@@ -187,14 +187,13 @@ def _score(
     film: Path | None,
     on_sample: Callable[[str], None],
 ) -> dict[str, Any]:
-    plan = make_plan(protocol, metrics, regions)  # type: ignore[arg-type]
-    key = (tuple(plan.weights), plan.boxes, plan.needs_keypoints)
+    prepared = prepare(protocol, metrics, regions)  # type: ignore[arg-type]
+    key = (tuple(prepared.plan.weights), prepared.plan.boxes, prepared.plan.needs_keypoints)
     if key not in _models:
-        boxes = plan.boxes.partition("/")[0]
-        _models[key] = NetworkPool(resolve_all(plan.weights), "auto", boxes, plan.needs_keypoints)
+        _models[key] = prepared.plan.pool(prepared.paths)
     models = _models[key]
     name = samples[0].id if len(samples) == 1 else f"{len(samples)} clips"
-    result = score(samples, metrics, regions, protocol=protocol, out=out, name=name, models=models, on_sample=on_sample)  # type: ignore[arg-type]
+    result = run_plan(prepared, samples, out, name=name, models=models, on_sample=on_sample)
     document = json.loads(result.to_json())
     document["samples"] = [plain(asdict(row)) for row in result.rows()]
     document["remarks"] = remarks([result])

@@ -21,6 +21,7 @@ from jwb_dh_v1.media import clip as clip_module
 from jwb_dh_v1.media import worker as decoding
 from jwb_dh_v1.media.worker import Decoder
 from jwb_dh_v1.networks.pool import NetworkPool
+from jwb_dh_v1.scoring.executors import Execution
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.shard import score_shard
 
@@ -115,7 +116,9 @@ def test_results_of_damaged_and_whole_clips_have_the_same_bytes(weird, tmp_path)
     written = {}
     for isolate in (False, True):
         out = tmp_path / str(isolate)
-        score([*whole, *cut], PIXELS, ["body"], protocol="paper", out=out, name="x", isolate=isolate)
+        score(
+            [*whole, *cut], PIXELS, ["body"], protocol="paper", out=out, name="x", execution=Execution(isolate=isolate)
+        )
         written[isolate] = [(out / file).read_bytes() for file in ("results.json", "samples.parquet")]
     assert written[True] == written[False]
 

@@ -20,6 +20,7 @@ from jwb_dh_v1.metrics.state import WordErrorState
 from jwb_dh_v1.metrics.wer import Counts, corpus, corpus_of, errors
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve, resolve_all
+from jwb_dh_v1.scoring.executors import Execution
 
 # ------------------------------------------------------------------------------------------------------ many clips
 
@@ -230,9 +231,25 @@ def test_shards_change_no_number(models, tmp_path: Path, mute):
     pairs = [(OBAMA, None), (OBAMA[:40], "Today after years"), ("one two", ""), (OBAMA, OBAMA + " now")]
     samples = [Sample(f"s{i}", real, real, said, hypothesis=heard) for i, (said, heard) in enumerate(pairs)]
     cells = [
-        score(samples, ["wer"], protocol="lite", device="cpu", models=models, shard_size=size, out=tmp_path / str(size))
+        score(
+            samples,
+            ["wer"],
+            protocol="lite",
+            device="cpu",
+            models=models,
+            execution=Execution(shard_size=size),
+            out=tmp_path / str(size),
+        )
         for size in (1, 2, 64)
     ]
-    again = score(samples, ["wer"], protocol="lite", device="cpu", models=models, shard_size=1, out=tmp_path / "1")
+    again = score(
+        samples,
+        ["wer"],
+        protocol="lite",
+        device="cpu",
+        models=models,
+        execution=Execution(shard_size=1),
+        out=tmp_path / "1",
+    )
     assert len({cell["wer", "speech"] for cell in [*cells, again]}) == 1
     assert "the real clips have 0.176 (n 1)" in again["wer", "speech"].note

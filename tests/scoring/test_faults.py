@@ -19,12 +19,18 @@ from jwb_dh_v1.dataset.pairs import pair
 from jwb_dh_v1.errors import NotWritable, PlanMismatch, SetupError
 from jwb_dh_v1.files import seal, unseal, write_atomically
 from jwb_dh_v1.scoring.change_guard import ChangeGuard
+from jwb_dh_v1.scoring.executors import Execution
 from jwb_dh_v1.scoring.result import Row
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 COUNT = 6
 # Decoding in this process: starting another one is what takes the time, and makes no difference here.
-CALL = {"metrics": ("psnr",), "regions": ("body",), "protocol": "paper", "shard_size": 2, "isolate": False}
+CALL = {
+    "metrics": ("psnr",),
+    "regions": ("body",),
+    "protocol": "paper",
+    "execution": Execution(shard_size=2, isolate=False),
+}
 FILES = ("results.json", "samples.parquet")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the campaign's limits and mounts are Linux's")
 

@@ -19,24 +19,31 @@ from jwb_dh_v1.dataset.build.pack import items_in, pack  # noqa: E402
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash  # noqa: E402
 from jwb_dh_v1.parallel import RayOptions, ray_map  # noqa: E402
 from jwb_dh_v1.scoring import ray_pool  # noqa: E402
-from jwb_dh_v1.scoring.executors import WorkersLost  # noqa: E402
+from jwb_dh_v1.scoring.executors import Execution, WorkersLost  # noqa: E402
 from jwb_dh_v1.scoring.ray_pool import bare  # noqa: E402
 from jwb_dh_v1.scoring.run import merge  # noqa: E402
 
 COUNT, SIZE = 16, 2
 SHARDS = COUNT // SIZE
 FILES = ("results.json", "samples.parquet")
-CALL = {"metrics": ("ssim", "psnr"), "regions": ("body",), "protocol": "paper", "shard_size": SIZE, "allow_failures": 1}
+CALL = {
+    "metrics": ("ssim", "psnr"),
+    "regions": ("body",),
+    "protocol": "paper",
+    "execution": Execution(shard_size=SIZE),
+    "allow_failures": 1,
+}
 BOTH = RayOptions(workers=(2, 2), num_cpus=1)
 RUN = """
 import sys
 from jwb_dh_v1.dataset.pairs import pair
+from jwb_dh_v1.scoring.executors import Execution
 from jwb_dh_v1.scoring.run import score
 from jwb_dh_v1.errors import Stopped
 samples = pair(sys.argv[1], sys.argv[2])
 try:
-    score(samples, ["ssim", "psnr"], ["body"], protocol="paper", shard_size=2, allow_failures=1, data=samples.data,
-          generated=samples.fingerprint, out=sys.argv[3], executor=sys.argv[4],
+    score(samples, ["ssim", "psnr"], ["body"], protocol="paper", allow_failures=1, data=samples.data,
+          generated=samples.fingerprint, out=sys.argv[3], execution=Execution(sys.argv[4], shard_size=2),
           on_sample=lambda name: print(name, flush=True))
 except Stopped as stop:
     print(stop, flush=True)
@@ -131,7 +138,12 @@ def test_a_sample_travels_without_what_was_decoded(folders):
 def test_two_nodes_give_the_local_bytes(folders, whole, nodes, watched, tmp_path):
     seen = []
     out = tmp_path / "run"
-    result = score(samples(folders), out=out, executor="ray", ray=BOTH, on_sample=seen.append, **CALL)
+    result = score(
+        samples(folders),
+        out=out,
+        on_sample=seen.append,
+        **{**CALL, "execution": Execution(executor="ray", ray=BOTH, shard_size=SIZE)},
+    )
     assert outputs(out) == whole
     assert sorted(seen) == [f"{n:02d}" for n in range(COUNT)]
     assert sorted(watched[0]) == [(number, True) for number in range(SHARDS)]
@@ -144,11 +156,18 @@ def test_ranges_and_a_stream_and_no_folder(folders, whole, nodes, tmp_path):
 
     ids, out = json.loads(whole["results.json"])["plan"]["data"], tmp_path / "run"
     one = RayOptions(num_cpus=0.5, workers=(1, 1))
-    score(iter(samples(folders)), out=out, executor="ray", ray=one, shards=(2, 99), data=ids, **CALL)
-    score(samples(folders), out=out, shards=(0, 2), **CALL)
+    score(
+        iter(samples(folders)),
+        out=out,
+        data=ids,
+        **{**CALL, "execution": Execution(executor="ray", ray=one, shards=(2, 99), shard_size=SIZE)},
+    )
+    score(samples(folders), out=out, **{**CALL, "execution": Execution(shards=(0, 2), shard_size=SIZE)})
     merge(out, allow_failures=1)
     assert outputs(out) == whole
-    result = score(samples(folders), name="run", executor="ray", ray=one, **CALL)
+    result = score(
+        samples(folders), name="run", **{**CALL, "execution": Execution(executor="ray", ray=one, shard_size=SIZE)}
+    )
     assert result.to_json().encode() == whole["results.json"]
 
 
@@ -165,12 +184,18 @@ def test_workers_say_what_their_node_lacks(folders, nodes, tmp_path, monkeypatch
     # From inside an actor, errors keep their type: here of a file that only this process claims to see.
     monkeypatch.setattr(ray_pool, "_files", lambda samples: [tmp_path / "elsewhere.mp4"])
     with pytest.raises(SetupError, match=r"does not see .*elsewhere\.mp4; put the clips where all nodes see them"):
-        score(samples(folders), executor="ray", ray=BOTH, **CALL)
+        score(samples(folders), **{**CALL, "execution": Execution(executor="ray", ray=BOTH, shard_size=SIZE)})
 
 
 def test_a_worker_that_cannot_start_is_told(folders, nodes):
     with pytest.raises(SetupError, match=r"No Ray worker started in 2 s; each asks for .*'CPU': 64"):
-        score(samples(folders), executor="ray", ray=RayOptions(num_cpus=64, patience=2), **CALL)
+        score(
+            samples(folders),
+            **{
+                **CALL,
+                "execution": Execution(executor="ray", ray=RayOptions(num_cpus=64, patience=2), shard_size=SIZE),
+            },
+        )
 
 
 def half(number):
@@ -252,8 +277,8 @@ def test_a_clip_that_ends_its_workers_ends_no_other_shard(folders, whole, nodes,
 
     call = {**CALL, "regions": ("face",), "boxes": "annotations"}
     with pytest.raises(WorkersLost, match=r"Each time .* lost: 1 \(02 \.\.\. 03\)\. Last reason: \w+"):
-        score(poisoned(), out=tmp_path, executor="ray", ray=RayOptions(workers=(2, 2), num_cpus=1, retries=1),
-              **call)  # fmt: skip
+        options = RayOptions(workers=(2, 2), num_cpus=1, retries=1)
+        score(poisoned(), out=tmp_path, execution=Execution(executor="ray", ray=options, shard_size=SIZE), **call)
     assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["000000.npz", "000002.npz"]
 
 
@@ -269,7 +294,12 @@ def test_a_node_is_lost_in_the_middle(folders, whole, nodes, watched, tmp_path):
             removed.append(len(seen))
             cluster.remove_node(second, allow_graceful=False)
 
-    score(samples(folders), out=out, executor="ray", ray=BOTH, on_sample=done, **CALL)
+    score(
+        samples(folders),
+        out=out,
+        on_sample=done,
+        **{**CALL, "execution": Execution(executor="ray", ray=BOTH, shard_size=SIZE)},
+    )
     assert removed and removed[0] < COUNT
     assert sum(not came for _, came in watched[0]) >= 1  # a shard was lost with the node ...
     assert sorted(number for number, came in watched[0] if came) == list(range(SHARDS))  # ... and none came twice
@@ -279,7 +309,11 @@ def test_a_node_is_lost_in_the_middle(folders, whole, nodes, watched, tmp_path):
     path = out / "shards" / "000003.npz"
     path.write_bytes(path.read_bytes()[:50])
     watched[0].clear()
-    score(samples(folders), out=out, executor="ray", ray=RayOptions(num_cpus=0.5), **CALL)
+    score(
+        samples(folders),
+        out=out,
+        **{**CALL, "execution": Execution(executor="ray", ray=RayOptions(num_cpus=0.5), shard_size=SIZE)},
+    )
     assert watched[0] == [(3, True)]
     assert outputs(out) == whole
 
@@ -295,7 +329,11 @@ def test_workers_placed_on_a_lost_node_do_not_count(folders, whole, nodes, tmp_p
     )
     cluster.remove_node(third, allow_graceful=False)
     out = tmp_path / "run"
-    score(samples(folders), out=out, executor="ray", ray=RayOptions(workers=(6, 6), num_cpus=0.25, retries=0), **CALL)
+    score(
+        samples(folders),
+        out=out,
+        **{**CALL, "execution": Execution(executor="ray", ray=RayOptions(workers=(6, 6), num_cpus=0.25, retries=0))},
+    )
     assert any("never ran" in str(error) for error in failed)  # one of them would have ended the run, with no retries
     assert outputs(out) == whole
 

@@ -17,8 +17,8 @@ from media import moving, write_mp4
 from jwb_dh_v1 import Clip, Result, Sample, score
 from jwb_dh_v1.errors import AlreadyRunning, PlanMismatch
 from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, add
+from jwb_dh_v1.scoring.executors import Execution
 from jwb_dh_v1.scoring.plan import make_plan
-from jwb_dh_v1.scoring.run import SHARD
 from jwb_dh_v1.scoring.shard import read_shard, score_shard
 
 COUNT = 20
@@ -60,12 +60,20 @@ def outputs(folder):
 
 def test_shard_sizes_change_no_byte(folders, tmp_path):
     written = {}
-    for size in (1, 7, SHARD):
+    for size in (1, 7, Execution().shard_size):
         out = tmp_path / f"by{size}"
-        score(samples(folders), metrics=PIXELS, regions=["body"], protocol="paper", out=out, name="x", shard_size=size)
+        score(
+            samples(folders),
+            metrics=PIXELS,
+            regions=["body"],
+            protocol="paper",
+            out=out,
+            name="x",
+            execution=Execution(shard_size=size),
+        )
         assert len(list((out / "shards").iterdir())) == -(-COUNT // size)
         written[size] = outputs(out)
-    assert written[1] == written[7] == written[SHARD]
+    assert written[1] == written[7] == written[Execution().shard_size]
     rows = list(Result.load(tmp_path / "by7").rows())
     assert [row.sample_id for row in rows[::3]] == [f"{n:02d}" for n in range(COUNT)]
 
@@ -102,7 +110,7 @@ def test_a_sequence_is_not_read_where_shards_are_done(folders, tmp_path):
         "regions": ["body"],
         "protocol": "paper",
         "out": tmp_path,
-        "shard_size": 4,
+        "execution": Execution(shard_size=4),
         "data": "fixed",
     }
     score(watched, **call)
@@ -115,7 +123,13 @@ def test_a_sequence_is_not_read_where_shards_are_done(folders, tmp_path):
 
 
 def test_damaged_shards_are_scored_again(folders, tmp_path):
-    call = {"metrics": PIXELS, "regions": ["body"], "protocol": "paper", "out": tmp_path, "shard_size": 5}
+    call = {
+        "metrics": PIXELS,
+        "regions": ["body"],
+        "protocol": "paper",
+        "out": tmp_path,
+        "execution": Execution(shard_size=5),
+    }
     score(samples(folders), **call)
     first = outputs(tmp_path)
     shards = sorted((tmp_path / "shards").iterdir())
@@ -138,7 +152,7 @@ def test_another_plan_is_refused_by_name(folders, tmp_path):
     with pytest.raises(PlanMismatch, match="data"):
         score(samples(folders)[1:], ["psnr"], ["body"], protocol="paper", out=tmp_path)
     with pytest.raises(PlanMismatch, match="shard_size: 64 there, 3 now"):
-        score(samples(folders), ["psnr"], ["body"], protocol="paper", out=tmp_path, shard_size=3)
+        score(samples(folders), ["psnr"], ["body"], protocol="paper", out=tmp_path, execution=Execution(shard_size=3))
 
 
 def test_two_runs_on_one_folder(folders, tmp_path):
@@ -220,7 +234,7 @@ def test_an_iterable_is_read_one_sample_at_a_time(folders, tmp_path):
         "regions": ["body"],
         "protocol": "paper",
         "out": tmp_path,
-        "shard_size": 6,
+        "execution": Execution(shard_size=6),
         "data": "fixed",
     }
     score(stream(), on_sample=lambda name: seen.append((name, len(alive))), **call)

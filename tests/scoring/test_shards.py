@@ -15,17 +15,24 @@ from media import moving, write_mp4
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, PlanMismatch, SetupError, Stopped
 from jwb_dh_v1.files import LocalFolder
-from jwb_dh_v1.scoring.executors import MissingShards, stoppable
+from jwb_dh_v1.scoring.executors import Execution, MissingShards, stoppable
 from jwb_dh_v1.scoring.run import merge
 from jwb_dh_v1.scoring.run_folder import finished
 
 COUNT, SIZE = 10, 2
 FILES = ("results.json", "samples.parquet")
-CALL = {"metrics": ("ssim", "psnr"), "regions": ("body",), "protocol": "paper", "shard_size": SIZE, "allow_failures": 1}
+CALL = {
+    "metrics": ("ssim", "psnr"),
+    "regions": ("body",),
+    "protocol": "paper",
+    "execution": Execution(shard_size=SIZE),
+    "allow_failures": 1,
+}
 RUN = """
 import sys
 from pathlib import Path
 from jwb_dh_v1.dataset.pairs import pair
+from jwb_dh_v1.scoring.executors import Execution
 from jwb_dh_v1.scoring.run import score
 from jwb_dh_v1.errors import Stopped
 generated, real, out, *numbers = sys.argv[1:]
@@ -36,8 +43,8 @@ def done(name):
     if not numbers:
         sys.stdin.readline()  # goes on when it is told to
 try:
-    score(samples, ["ssim", "psnr"], ["body"], protocol="paper", shard_size=2, allow_failures=1, data=samples.data,
-          generated=samples.fingerprint, out=out, shards=shards, on_sample=done)
+    score(samples, ["ssim", "psnr"], ["body"], protocol="paper", allow_failures=1, data=samples.data,
+          generated=samples.fingerprint, out=out, execution=Execution(shards=shards, shard_size=2), on_sample=done)
 except Stopped as stop:
     print(stop, flush=True)
     sys.exit(128 + stop.signal)
@@ -87,15 +94,20 @@ def test_ranges_add_up_to_one_run(folders, whole, tmp_path):
     with pytest.raises(DataNotFound, match="no run in ranges"):
         merge(out)
     seen = []
-    part = score(samples(folders), out=out, shards=(3, 9), on_sample=seen.append, **CALL)
+    part = score(
+        samples(folders),
+        out=out,
+        on_sample=seen.append,
+        **{**CALL, "execution": Execution(shards=(3, 9), shard_size=SIZE)},
+    )
     assert (seen, part.complete, part["psnr", "body"].n) == (["06", "07", "08", "09"], False, 4)
     with pytest.raises(MissingShards, match=r"3 shards in .* are missing or damaged: 0:3\."):
         merge(out)
-    score(samples(folders), out=out, shards=(0, 2), **CALL)
+    score(samples(folders), out=out, **{**CALL, "execution": Execution(shards=(0, 2), shard_size=SIZE)})
     assert not (out / "results.json").exists()
     with pytest.raises(MissingShards, match=r": 2:3\."):
         merge(out)
-    score(samples(folders), out=out, shards=(2, 3), **CALL)
+    score(samples(folders), out=out, **{**CALL, "execution": Execution(shards=(2, 3), shard_size=SIZE)})
     assert sorted(path.name for path in (out / "shards").iterdir()) == [f"{n:06d}.npz" for n in range(COUNT // SIZE)]
     result = merge(out, allow_failures=1)
     assert outputs(out) == whole
@@ -113,13 +125,13 @@ def test_a_stream_tells_its_length_at_its_end(folders, whole, tmp_path):
 
     ids = json.loads(whole["results.json"])["plan"]["data"]
     out = tmp_path / "run"
-    score(stream(), out=out, shards=(0, 4), data=ids, **CALL)
+    score(stream(), out=out, data=ids, **{**CALL, "execution": Execution(shards=(0, 4), shard_size=SIZE)})
     with pytest.raises(MissingShards, match="the end of the samples"):
         merge(out)
-    score(stream(), out=out, shards=(4, 5), data=ids, **CALL)
+    score(stream(), out=out, data=ids, **{**CALL, "execution": Execution(shards=(4, 5), shard_size=SIZE)})
     with pytest.raises(SetupError, match=r"There are no shards 5:7; the samples make 5\."):
-        score(stream(), out=out, shards=(5, 7), data=ids, **CALL)
-    score(stream(), out=out, shards=(4, 9), data=ids, **CALL)
+        score(stream(), out=out, data=ids, **{**CALL, "execution": Execution(shards=(5, 7), shard_size=SIZE)})
+    score(stream(), out=out, data=ids, **{**CALL, "execution": Execution(shards=(4, 9), shard_size=SIZE)})
     merge(out, allow_failures=1)
     assert outputs(out) == whole
 
@@ -142,33 +154,62 @@ def test_overlapping_ranges_are_told(folders, tmp_path):
     class Nested(list):
         def __getitem__(self, index):
             with pytest.raises(AlreadyRunning, match=r"shards 1:3 of"):
-                score(samples(folders), out=tmp_path, shards=(2, 4), data="fixed", **CALL)
+                score(
+                    samples(folders),
+                    out=tmp_path,
+                    data="fixed",
+                    **{**CALL, "execution": Execution(shards=(2, 4), shard_size=SIZE)},
+                )
             with pytest.raises(AlreadyRunning, match=r"shards 1:3 of"):
                 score(samples(folders), out=tmp_path, data="fixed", **CALL)
             with pytest.raises(AlreadyRunning, match=r"shards 1:3 of"):
                 merge(tmp_path)
-            score(samples(folders), out=tmp_path, shards=(3, 4), data="fixed", **CALL)  # another one's
+            score(
+                samples(folders),
+                out=tmp_path,
+                data="fixed",
+                **{**CALL, "execution": Execution(shards=(3, 4), shard_size=SIZE)},
+            )  # another one's
             return super().__getitem__(index)
 
-    part = score(Nested(samples(folders)), out=tmp_path, shards=(1, 3), data="fixed", **CALL)
+    part = score(
+        Nested(samples(folders)),
+        out=tmp_path,
+        data="fixed",
+        **{**CALL, "execution": Execution(shards=(1, 3), shard_size=SIZE)},
+    )
     assert part["psnr", "body"].n == 3
-    score(samples(folders), out=tmp_path, shards=(0, 9), data="fixed", **CALL)  # what is over holds nothing
+    score(
+        samples(folders), out=tmp_path, data="fixed", **{**CALL, "execution": Execution(shards=(0, 9), shard_size=SIZE)}
+    )  # what is over holds nothing
     assert merge(tmp_path)["psnr", "body"].n == COUNT - 1
 
 
 def test_ranges_that_do_not_fit_are_refused(folders, tmp_path):
     for wrong in ((-1, 2), (2, 2), (3, 1)):
         with pytest.raises(SetupError, match="0 <= first < last"):
-            score(samples(folders), out=tmp_path, shards=wrong, **CALL)
-    with pytest.raises(SetupError, match="need a folder"):
-        score(samples(folders), shards=(0, 1), **CALL)
+            score(samples(folders), out=tmp_path, **{**CALL, "execution": Execution(shards=wrong, shard_size=SIZE)})
+    with pytest.raises(SetupError, match="needs a folder"):
+        score(samples(folders), **{**CALL, "execution": Execution(shards=(0, 1), shard_size=SIZE)})
     with pytest.raises(SetupError, match="no shards 5:6; the samples make 5"):
-        score(samples(folders), out=tmp_path, shards=(5, 6), name="one", **CALL)
-    score(samples(folders), out=tmp_path, shards=(0, 1), name="one", **CALL)
+        score(
+            samples(folders),
+            out=tmp_path,
+            name="one",
+            **{**CALL, "execution": Execution(shards=(5, 6), shard_size=SIZE)},
+        )
+    score(
+        samples(folders), out=tmp_path, name="one", **{**CALL, "execution": Execution(shards=(0, 1), shard_size=SIZE)}
+    )
     with pytest.raises(PlanMismatch, match="begun with name 'one'; here it is 'two'"):
-        score(samples(folders), out=tmp_path, shards=(1, 2), name="two", **CALL)
+        score(
+            samples(folders),
+            out=tmp_path,
+            name="two",
+            **{**CALL, "execution": Execution(shards=(1, 2), shard_size=SIZE)},
+        )
     with pytest.raises(SetupError, match="no executor 'slurm'"):
-        score(samples(folders), executor="slurm", **CALL)
+        score(samples(folders), **{**CALL, "execution": Execution(executor="slurm", shard_size=SIZE)})
 
 
 def test_no_damage_of_a_shard_passes(folders, whole, tmp_path):
@@ -201,14 +242,14 @@ def test_no_damage_of_a_shard_passes(folders, whole, tmp_path):
 
 def test_a_range_scores_its_damaged_shard_again(folders, whole, tmp_path):
     out = tmp_path / "run"
-    score(samples(folders), out=out, shards=(0, 5), **CALL)
+    score(samples(folders), out=out, **{**CALL, "execution": Execution(shards=(0, 5), shard_size=SIZE)})
     path = out / "shards" / "000001.npz"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(MissingShards, match=r": 1:2\."):
         merge(out)
-    score(samples(folders), out=out, shards=(0, 5), **CALL)
+    score(samples(folders), out=out, **{**CALL, "execution": Execution(shards=(0, 5), shard_size=SIZE)})
     merge(out, allow_failures=1)
     assert outputs(out) == whole
 
@@ -221,7 +262,7 @@ def test_sigterm_finishes_the_shard(folders, tmp_path):
     time.sleep(0.2)
     text, _ = process.communicate("\n" * COUNT, timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, text
-    assert text.split()[-1] == "here." and "01\n" in text and "02\n" not in text and "SIGTERM; stopping" in text
+    assert text.split()[-1] == "resume." and "01\n" in text and "02\n" not in text and "SIGTERM; stopping" in text
     assert [path.name for path in (out / "shards").iterdir()] == ["000000.npz"]
     assert not (out / "results.json").exists()
     process = start(folders, out)
@@ -236,7 +277,7 @@ def test_sigterm_finishes_the_shard(folders, tmp_path):
 
 def test_the_first_ctrl_c_finishes_the_shard_and_the_second_does_not_wait(folders, whole, tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(Stopped, match="goes on from here") as caught:
+    with pytest.raises(Stopped, match="run the same command again to resume") as caught:
         score(samples(folders), out=out, on_sample=lambda name: os.kill(os.getpid(), signal.SIGINT) if name == "02"
               else None, **CALL)  # fmt: skip
     assert caught.value.signal == signal.SIGINT

@@ -15,6 +15,7 @@ from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
+from jwb_dh_v1.scoring.executors import Execution
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.reference_features import ABOUT, open_stats, path_of, write_stats
 from jwb_dh_v1.scoring.run import score
@@ -60,8 +61,8 @@ def run(folder, models, stored, out):
     seen = []
     hook = models.mobilenet.register_forward_hook(lambda net, given, _: seen.append(len(given[0])))
     samples = pair(folder / "made", folder / "real")
-    score(samples, METRICS, ["body"], protocol="lite", out=out, data=samples.data, models=fresh, isolate=False,
-          name="made")  # fmt: skip
+    score(samples, METRICS, ["body"], protocol="lite", out=out, data=samples.data, models=fresh,
+          execution=Execution(isolate=False), name="made")  # fmt: skip
     hook.remove()
     return [(out / name).read_bytes() for name in ("results.json", "samples.parquet")], sum(seen)
 

@@ -23,13 +23,13 @@ from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, MissingPackage, NotWritable, PlanMismatch, SetupError
 from jwb_dh_v1.files import LocalFolder, RemoteFolder, below, folder_at, is_url
 from jwb_dh_v1.scoring import run_folder
-from jwb_dh_v1.scoring.executors import MissingShards
+from jwb_dh_v1.scoring.executors import Execution, MissingShards
 from jwb_dh_v1.scoring.run import merge
 
 COUNT, SIZE = 8, 2
 FILES = ("results.json", "samples.parquet")
-CALL: dict[str, Any] = {"metrics": ("ssim", "psnr"), "regions": ("body",), "protocol": "paper", "shard_size": SIZE,
-                        "allow_failures": 1}  # fmt: skip
+CALL: dict[str, Any] = {"metrics": ("ssim", "psnr"), "regions": ("body",), "protocol": "paper",
+                        "execution": Execution(shard_size=SIZE), "allow_failures": 1}  # fmt: skip
 COMMAND = ["--protocol", "paper", "--regions", "body", "--metrics", "ssim", "psnr", "--shard-size", str(SIZE),
            "--allow-failures", "1"]  # fmt: skip
 BUCKET = "runs"
@@ -147,7 +147,7 @@ def test_memory_gives_the_local_bytes_and_resumes(
     assert read == [2, 3, 4, 5]
     assert outputs(memory) == whole and fs.cat_file(f"{root}/shards/000000.npz") == kept
     with pytest.raises(PlanMismatch, match=r"memory://.* holds another plan \(shard_size: 2 there, 3 now\)"):
-        score(samples(folders), out=memory, **{**CALL, "shard_size": 3})
+        score(samples(folders), out=memory, **{**CALL, "execution": Execution(shard_size=3)})
     fs.pipe_file(f"{root}/plan.json", fs.cat_file(f"{root}/plan.json").replace(b"paper", b"paxer"))
     with pytest.raises(PlanMismatch, match=r"plan\.json is damaged, and nothing else tells"):
         score(samples(folders), out=memory, **CALL)
@@ -159,12 +159,17 @@ def test_memory_gives_the_local_bytes_and_resumes(
 def test_ranges_in_memory_add_up(folders: tuple[Path, Path], whole: dict[str, bytes], memory: str) -> None:
     with pytest.raises(DataNotFound, match="holds no run in ranges"):
         merge(memory)
-    score(samples(folders), out=memory, shards=(2, 9), **CALL)
+    score(samples(folders), out=memory, **{**CALL, "execution": Execution(shards=(2, 9), shard_size=SIZE)})
     with pytest.raises(MissingShards, match=r"2 shards in memory://.* are missing or damaged: 0:2\."):
         merge(memory)
-    score(samples(folders), out=memory, shards=(0, 2), **CALL)
+    score(samples(folders), out=memory, **{**CALL, "execution": Execution(shards=(0, 2), shard_size=SIZE)})
     with pytest.raises(PlanMismatch, match="begun with name 'run'; here it is 'other'"):
-        score(samples(folders), out=memory, shards=(0, 2), name="other", **CALL)
+        score(
+            samples(folders),
+            out=memory,
+            name="other",
+            **{**CALL, "execution": Execution(shards=(0, 2), shard_size=SIZE)},
+        )
     assert merge(memory, allow_failures=1).complete
     assert outputs(memory) == whole
 
@@ -174,16 +179,33 @@ def test_a_second_run_is_told(folders: tuple[Path, Path], memory: str) -> None:
         def __getitem__(self, index: Any) -> Any:
             told = rf"shards 1:3 of memory://.* It is .*process {os.getpid()}, seen \d+ s ago; if it is over, delete"
             with pytest.raises(AlreadyRunning, match=told):
-                score(samples(folders), out=memory, shards=(2, 4), data="fixed", **CALL)
+                score(
+                    samples(folders),
+                    out=memory,
+                    data="fixed",
+                    **{**CALL, "execution": Execution(shards=(2, 4), shard_size=SIZE)},
+                )
             with pytest.raises(AlreadyRunning):
                 score(samples(folders), out=memory, data="fixed", **CALL)
             with pytest.raises(AlreadyRunning):
                 merge(memory)
-            score(samples(folders), out=memory, shards=(3, 4), data="fixed", **CALL)  # another one's
+            score(
+                samples(folders),
+                out=memory,
+                data="fixed",
+                **{**CALL, "execution": Execution(shards=(3, 4), shard_size=SIZE)},
+            )  # another one's
             return super().__getitem__(index)
 
-    score(Nested(samples(folders)), out=memory, shards=(1, 3), data="fixed", **CALL)
-    score(samples(folders), out=memory, shards=(0, 4), data="fixed", **CALL)  # what is over holds nothing
+    score(
+        Nested(samples(folders)),
+        out=memory,
+        data="fixed",
+        **{**CALL, "execution": Execution(shards=(1, 3), shard_size=SIZE)},
+    )
+    score(
+        samples(folders), out=memory, data="fixed", **{**CALL, "execution": Execution(shards=(0, 4), shard_size=SIZE)}
+    )  # what is over holds nothing
     assert merge(memory, allow_failures=1)["psnr", "body"].n == COUNT - 1
 
 
