@@ -162,7 +162,7 @@ def test_the_teaser_scores_the_same(teaser_dir, systems_dir, tmp_path):
     for isolate in (False, True):
         out = tmp_path / str(isolate)
         drawn = [s for s, _ in zip(pair(systems_dir / "swapped", teaser_dir), range(2), strict=False)]
-        call = {"protocol": "lite", "models": models, "out": out, "name": "x", "isolate": isolate}
+        call = {"protocol": "lite", "models": models, "out": out, "name": "x", "execution": Execution(isolate=isolate)}
         score(drawn, metrics, ["body"], **call)
         written[isolate] = [(out / file).read_bytes() for file in ("results.json", "samples.parquet")]
     assert written[True] == written[False]
