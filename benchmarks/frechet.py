@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from pytorch_fid.fid_score import calculate_frechet_distance
 
-from jwb_dh_v1.metrics.state import FeatureStatistics, frechet_distance
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, frechet_distance
 
 T = TypeVar("T")
 WIDTH = 2048

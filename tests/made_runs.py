@@ -14,7 +14,8 @@ import numpy as np
 
 from jwb_dh_v1 import Result
 from jwb_dh_v1.analysis.leaderboard import Leaderboard
-from jwb_dh_v1.metrics.state import Frechet, Mean, Rate
+from jwb_dh_v1.metrics.feature_statistics import Frechet
+from jwb_dh_v1.metrics.state import Mean, Rate
 from jwb_dh_v1.scoring.aggregator import Aggregator
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.result import Row, parquet_bytes, rows_table

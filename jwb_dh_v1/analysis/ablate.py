@@ -31,7 +31,8 @@ from jwb_dh_v1.analysis.compare import family, few_identities
 from jwb_dh_v1.analysis.reconcile import LOWER, published
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.scoring.result import Result, _plain
-from jwb_dh_v1.stats.paired import FEW_IDENTITIES, times_drawn
+from jwb_dh_v1.stats.means import times_drawn
+from jwb_dh_v1.stats.paired import FEW_IDENTITIES
 
 SCHEMA = "jwb-dh-v1/ablation/1"
 WHOLE = "body"

@@ -23,7 +23,8 @@ from jwb_dh_v1.analysis.comparable import labels
 from jwb_dh_v1.analysis.paired_sets import Cell, Features, paired_sets
 from jwb_dh_v1.analysis.wording import find, metrics_of, regions_of
 from jwb_dh_v1.scoring.result import Result
-from jwb_dh_v1.stats.paired import ALPHA, DRAWS, NO_DIFFERENCE, Difference, holm_of_discrete, paired
+from jwb_dh_v1.stats.paired import ALPHA, Difference, paired
+from jwb_dh_v1.stats.significance import DRAWS, NO_DIFFERENCE, holm
 
 Unit = Literal["identity", "clip"]
 NOUN: Mapping[Unit, str] = {"identity": "identities", "clip": "clips"}
@@ -210,5 +211,6 @@ def _sets(
 def corrected(cells: Sequence[MetricComparison]) -> list[MetricComparison]:
     """The same cells with Holm's correction over all of their tests that could have given so small a p."""
     tests = {i: (d.p, d.smallest_p) for i, c in enumerate(cells) if (d := c.difference) and d.p is not None}
-    adjusted = dict(zip(tests, holm_of_discrete(list(tests.values())), strict=True))
+    p_values, smallest = [p for p, _ in tests.values()], [least for _, least in tests.values()]
+    adjusted = dict(zip(tests, holm(p_values, smallest), strict=True))
     return [replace(cell, holm=adjusted.get(i)) for i, cell in enumerate(cells)]

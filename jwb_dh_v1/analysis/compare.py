@@ -29,7 +29,9 @@ from jwb_dh_v1.analysis.gains import Gains, gains
 from jwb_dh_v1.analysis.wording import title
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.scoring.result import Result, _plain
-from jwb_dh_v1.stats.paired import ALPHA, LEAST_RESAMPLED, NOTHING_SHARED, needed, smallest_p
+from jwb_dh_v1.stats.means import LEAST_RESAMPLED
+from jwb_dh_v1.stats.paired import ALPHA, NOTHING_SHARED, needed
+from jwb_dh_v1.stats.significance import smallest_p
 
 SCHEMA = "jwb-dh-v1/comparison/1"
 
@@ -149,14 +151,14 @@ def _with_needed(cell: MetricComparison, difference: float | Mapping[str, float]
     if number is None:
         return replace(cell, asked=asked)
     return replace(
-        cell, asked=asked, identities_needed=number, clips_needed=math.ceil(number * found.n / found.identities)
+        cell, asked=asked, identities_needed=number, clips_needed=math.ceil(number * found.n / found.clusters)
     )
 
 
 def _notes(cells: Sequence[MetricComparison], runs: Sequence[Run], draws: int, unit: Unit) -> list[str]:
     """What to mind: the family, few identities, clips that only one run could be scored on, metrics without a test."""
     notes = few_identities(cells, draws, unit)
-    if unit == "identity" and all(smallest_p(c.difference.identities) > ALPHA for c in cells if c.difference):
+    if unit == "identity" and all(smallest_p(c.difference.clusters) > ALPHA for c in cells if c.difference):
         notes.append("What holds for other clips of the same people may be asked instead (--unit clip).")
     sided: dict[tuple[str, str, str, int, int], None] = {}
     for c in cells:
@@ -182,7 +184,7 @@ def few_identities(cells: Sequence[MetricComparison], draws: int, unit: Unit = "
         "given so small a p (no clip differs, or few) does not count."
     ]
     bests = [c.difference.smallest_p for c in cells if c.difference and c.holm is not None]
-    most = max((c.difference.identities for c in cells if c.difference), default=0)
+    most = max((c.difference.clusters for c in cells if c.difference), default=0)
     best = smallest_p(most, draws) if most else 0.0
     able = sum(one <= best for one in bests)
     if best > ALPHA:

@@ -2,10 +2,9 @@
 
 Such a metric has no score per clip. What a run's shards keep of it are features with their identities, while a shard
 holds at most as many of them as they have dimensions. With D(-g) the difference of the two distances without identity
-g (or one of 20 groups of them) of k, identity g contributes the pseudo-value D + (k - 1) * (mean D(-) - D(-g)): their
-mean is D and their standard error the jackknife's. Interval (Student's t) and sign-flip test are of these.
+g (or one of 20 groups of them), identity g contributes a pseudo-value (`stats/jackknife.py`): their mean, weighted by
+frames, is D and their standard error the jackknife's. Interval (Student's t) and sign-flip test are of these.
 
-Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), 11.5.
 """
 
 from __future__ import annotations
@@ -17,11 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, frechet_distance, unpack
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet, frechet_distance
+from jwb_dh_v1.metrics.state import unpack
 from jwb_dh_v1.scoring.result import Result
-from jwb_dh_v1.stats.paired import DRAWS, Difference, flip, interval, smallest_p, without_round_off
+from jwb_dh_v1.stats.jackknife import grouped, pseudo_values
+from jwb_dh_v1.stats.means import interval
+from jwb_dh_v1.stats.paired import Difference, without_round_off
+from jwb_dh_v1.stats.significance import DRAWS, flip, smallest_p
 
-GROUPS = 20
 DIMENSIONS = 512  # above, and with more features than dimensions, 21 distances take minutes
 Cell = tuple[str, str]
 Sides = tuple[FeatureStatistics, FeatureStatistics]
@@ -33,7 +35,7 @@ class Features:
     def __init__(self, result: Result) -> None:
         self.result = result
         self._states: dict[Cell, dict[str, Sides] | str] = {}
-        self._distances: dict[tuple[Cell, frozenset[str]], tuple[float, np.ndarray]] = {}
+        self._distances: dict[tuple[Cell, frozenset[str]], tuple[float, np.ndarray, np.ndarray]] = {}
 
     def of(self, cell: Cell) -> dict[str, Sides] | str:
         """Identity -> moments of generated and reference features; or why they are not to be had."""
@@ -67,16 +69,17 @@ class Features:
             return "the shards in the run's folder are not those of its results"
         return split
 
-    def without_each(self, cell: Cell, identities: frozenset[str]) -> tuple[float, np.ndarray]:
-        """The distance over some identities, and float [k] without each of them (or of 20 groups of them)."""
+    def without_each(self, cell: Cell, identities: frozenset[str]) -> tuple[float, np.ndarray, np.ndarray]:
+        """The distance over some identities; without each (or each of 20 groups) [k]; rows of each [k]."""
         key = (cell, identities)
         if key not in self._distances:
             split = self.of(cell)
             assert not isinstance(split, str)
             labels = sorted(identities)
-            groups = [set(labels[i::GROUPS]) for i in range(min(GROUPS, len(labels)))]
+            groups = grouped(labels)
             left = [_distance(split[name] for name in labels if name not in group) for group in groups]
-            self._distances[key] = _distance(split[name] for name in labels), np.array(left)
+            sizes = [sum(split[name][0].n for name in group) for group in groups]
+            self._distances[key] = _distance(split[name] for name in labels), np.array(left), np.array(sizes)
         return self._distances[key]
 
 
@@ -139,18 +142,19 @@ def paired_sets(
         common &= frozenset(state)
     if len(common) < 2:
         return "fewer than two identities have features in both"
-    (a, a_left), (b, b_left) = (side.without_each(cell, common) for side in (ours, theirs))
+    (a, a_left, sizes), (b, b_left, _) = (side.without_each(cell, common) for side in (ours, theirs))
     if not (np.isfinite(a_left).all() and np.isfinite(b_left).all()):
         return "too few features without one identity"
     value, left = a - b, a_left - b_left
     k = len(left)
     # The distances are sums over thousands of products: what is below 1e-9 of them is rounding.
-    pseudo = without_round_off(value + (k - 1) * (left.mean() - left), a_left, b_left)
-    low, high, spread, method = interval(pseudo, np.ones(k), resamples=0)
-    p, test = flip(pseudo, [str(i) for i in range(k)], draws)
+    pseudo = without_round_off(pseudo_values(value, left, sizes), a_left, b_left)
+    shares = sizes / sizes.mean()
+    low, high, spread, method = interval(pseudo * shares, shares, resamples=0)
+    p, test = flip(pseudo * shares, [str(i) for i in range(k)], draws)
     if spread is not None:
         spread *= math.sqrt(len(common) / k)  # of an identity, where groups were left out
     if k < len(common):
         test = test.replace("identities", f"groups of the {len(common)} identities")
-    mean, best, number = float(pseudo.mean()), smallest_p(k, draws), len(common)
-    return Difference(mean, low, high, f"jackknife: {method}", p, test, best, None, None, spread, number, number)
+    mean, best, number = float((pseudo * shares).mean()), smallest_p(k, draws), len(common)
+    return Difference(mean, low, high, number, number, f"jackknife: {method}", p, test, best, None, None, spread)

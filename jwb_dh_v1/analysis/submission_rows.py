@@ -18,7 +18,7 @@ from jwb_dh_v1.analysis.submission_sets import check_sets
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.metrics.policy import imputed_value
 from jwb_dh_v1.scoring.result import Result, Score
-from jwb_dh_v1.stats.intervals import bootstrap_interval
+from jwb_dh_v1.stats.means import mean_estimate
 
 EQUAL = 1e-12  # relative: a clip of two hands holds the rounded mean of two numbers
 
@@ -128,7 +128,7 @@ def _mean(score: Score, ok: Sequence[Mapping[str, Any]], lost: Sequence[Mapping[
     found = []
     if score.value is None or not math.isclose(score.value, mean, rel_tol=EQUAL, abs_tol=EQUAL):
         found.append(f"value {score.value}, its rows give {mean!r}")
-    interval, _ = bootstrap_interval(np.array(values, float), np.array(weights, float), identities)
+    interval = mean_estimate(values, identities, weights, score.range).interval
     same = (interval is None) == (score.ci95 is None) and np.allclose(interval or 0, score.ci95 or 0, 1e-9, 1e-12)
     if not same:
         found.append(f"interval {score.ci95}, its rows give {interval}")

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from jwb_dh_v1.analysis.problem import Problem, listed
-from jwb_dh_v1.metrics.state import Frechet, unpack
-from jwb_dh_v1.scoring.result import Result, Score, jackknife_interval
+from jwb_dh_v1.metrics.feature_statistics import Frechet
+from jwb_dh_v1.metrics.state import unpack
+from jwb_dh_v1.scoring.result import Result, Score
 
 Cell = tuple[str, str]
 MOST_BYTES = 4_000_000_000  # of one shard, unpacked; 64 samples of FID hold 0.3 GB at most
@@ -91,7 +92,7 @@ def _differing(score: Score, state: Frechet, rows: Sequence[Mapping[str, object]
     value = state.value()
     if score.value is None or not math.isclose(score.value, value, rel_tol=NEAR, abs_tol=NEAR):
         found.append(f"value {score.value}, its shards give {value!r}")
-    interval, _ = jackknife_interval(state)
+    interval = state.estimate().interval
     same = (interval is None) == (score.ci95 is None) and np.allclose(interval or 0, score.ci95 or 0, 1e-4, 1e-4)
     if not same:
         found.append(f"interval {score.ci95}, its shards give {interval}")

@@ -129,7 +129,7 @@ def _diagnose(args: argparse.Namespace) -> int:
 
 def _win_rate(path: str | None) -> Any:
     """The win rate in a `judge.json`, or nothing."""
-    from jwb_dh_v1.stats.intervals import Estimate
+    from jwb_dh_v1.stats.estimate import Estimate
 
     if path is None:
         return None

@@ -48,11 +48,14 @@ def _wer(args: argparse.Namespace) -> int:
             people.append(text.identity_id)
             done(text.sample_id)
     found = corpus_of(said, hypotheses, languages, args.profile, people)
-    bounds, method = found.ci95
     by = args.heard if ear is None else ear.name
-    table = Table(title=f"WER, profile {args.profile}, heard by {by}", caption=f"Interval: {method}.")
+    table = Table(
+        title=f"WER, profile {args.profile}, heard by {by}",
+        caption=f"Interval: {found.estimate.method if found.estimate else 'none'}.",
+    )
     for column in ("", "value"):
         table.add_column(column)
+    bounds = found.estimate.interval if found.estimate else None
     interval = "" if bounds is None else f" [{bounds[0]:.4f}, {bounds[1]:.4f}]"
     counts = found.counts
     rows = {"headline": f"{found.value:.4f}{interval}" if found.value is not None else "–",

@@ -168,7 +168,7 @@ def _statistics(found: Corpus) -> dict[str, Any]:
     return {
         "wer": found.value,
         "n": found.n,
-        "ci95": found.ci95[0],
+        "ci95": found.estimate.interval if found.estimate else None,
         "macro": found.macro,
         "micro": found.micro,
         "median": found.median,

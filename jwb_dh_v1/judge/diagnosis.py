@@ -1,6 +1,6 @@
 """Is the judge to be trusted? Position bias, swap consistency, controls, contradictions, and a judge of one's own kin.
 
-Definitions are in specs/speech.md, section 5. Rates come with the intervals of `intervals.estimate`.
+Definitions are in specs/speech.md, section 5. Rates come with the intervals of `rates.rate_estimate`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from scipy import stats
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.judge.statistics import Judgement
 from jwb_dh_v1.stats.agreement import CODES, coincidences, corrected, kappa
-from jwb_dh_v1.stats.intervals import Estimate, estimate
+from jwb_dh_v1.stats.estimate import Estimate
+from jwb_dh_v1.stats.rates import rate_estimate
 
 # Families by the words of a model id. A family is who trained it: what they share is data and taste.
 FAMILIES = {
@@ -110,7 +111,7 @@ def position_bias(judgements: Sequence[Judgement]) -> PositionBias:
     ahead, behind = sum(lean > 0 for lean in leans), sum(lean < 0 for lean in leans)
     rate = None
     if any(picks):
-        rate = estimate([p == 1 for p in picks], [one.identity_id for one in verdicts], [abs(p) for p in picks])
+        rate = rate_estimate([p == 1 for p in picks], [one.identity_id for one in verdicts], [abs(p) for p in picks])
     p_value = float(stats.binomtest(ahead, ahead + behind).pvalue) if ahead + behind else 1.0
     kind = "pairs heard in both orders" if both else "pairs heard in one order, taken as drawn at random"
     return PositionBias(
@@ -163,11 +164,11 @@ def swap_consistency(judgements: Sequence[Judgement]) -> SwapConsistency:
     identities = [a.identity_id for a, _ in pairs]
     decisive = None
     if any(clear):
-        decisive = estimate([s and c for s, c in zip(same, clear, strict=True)], identities, clear)
+        decisive = rate_estimate([s and c for s, c in zip(same, clear, strict=True)], identities, clear)
     firsts = [(a.first, b.first) for a, b in pairs]
     return SwapConsistency(
         decisive,
-        estimate(same, identities),
+        rate_estimate(same, identities),
         to_first=firsts.count((1, 1)),
         to_second=firsts.count((-1, -1)),
         one_tie=sum((a == 0) != (b == 0) for a, b in firsts),
@@ -210,7 +211,7 @@ def repeat_agreement(judgements: Sequence[Judgement]) -> RepeatAgreement | None:
     equal = (votes * (votes - 1)).sum(axis=1) / (number * (number - 1))
     identities = [key[3] for key in groups]
     chance_corrected = corrected(coincidences(votes), identities, kappa)
-    return RepeatAgreement(estimate(equal.tolist(), identities), chance_corrected, len(groups))
+    return RepeatAgreement(rate_estimate(equal.tolist(), identities), chance_corrected, len(groups))
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ def _control(judgements: Sequence[Judgement], expected: Literal["tie", "loss"]) 
     answered = [one for one in judgements if one.outcome is not None]
     picks = [one.first for one in answered]
     right = [one.outcome == expected for one in answered]
-    rate = estimate(right, [one.identity_id for one in answered])
+    rate = rate_estimate(right, [one.identity_id for one in answered])
     return Control(expected, rate, picks.count(1), picks.count(-1), len(judgements) - len(answered))
 
 
@@ -269,7 +270,7 @@ def contradictions(judgements: Sequence[Judgement]) -> Estimate:
             lead = one.score_system - one.score_baseline
             wrong.append((one.outcome == "win" and lead < 0) or (one.outcome == "loss" and lead > 0))
             identities.append(one.identity_id)
-    return estimate(wrong, identities)
+    return rate_estimate(wrong, identities)
 
 
 def family_of(model: str) -> str | None:

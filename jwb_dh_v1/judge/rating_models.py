@@ -11,7 +11,7 @@ from scipy.sparse import csgraph
 
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.judge.statistics import Judgement, Pair, one_match, pairs_of
-from jwb_dh_v1.stats.intervals import LEVEL, Estimate
+from jwb_dh_v1.stats.estimate import LEVEL, Estimate
 
 SCALE = 400 / np.log(10)  # points per unit of log odds: 400 points are odds of ten to one, as in chess
 

@@ -15,7 +15,9 @@ from typing import Literal
 import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable, SampleError
-from jwb_dh_v1.stats.intervals import Estimate, estimate, sign_flip_test
+from jwb_dh_v1.stats.estimate import Estimate
+from jwb_dh_v1.stats.rates import rate_estimate
+from jwb_dh_v1.stats.significance import sign_flip_test
 
 Outcome = Literal["win", "tie", "loss"]
 Order = Literal["system_first", "baseline_first"]
@@ -165,14 +167,14 @@ def win_rate(judgements: Sequence[Judgement], failures: Failures = "drop", **opt
 
     def rate(counted: Failures) -> Estimate:
         pairs = pairs_of(judgements, counted)
-        return estimate([p.y for p in pairs], [p.identity_id for p in pairs], **options)  # type: ignore[arg-type]
+        return rate_estimate([p.y for p in pairs], [p.identity_id for p in pairs], **options)  # type: ignore[arg-type]
 
     pairs = pairs_of(judgements, failures)
     headline = rate(failures)
     wins, losses = np.array([p.win for p in pairs]), np.array([p.loss for p in pairs])
     decisive = None
     if (wins + losses).any():
-        decisive = estimate(wins, [p.identity_id for p in pairs], wins + losses, **options)  # type: ignore[arg-type]
+        decisive = rate_estimate(wins, [p.identity_id for p in pairs], wins + losses, **options)  # type: ignore[arg-type]
     outcomes = [one.outcome for one in judgements]
     return WinRate(
         system,
@@ -239,7 +241,7 @@ def compare(
         raise NotApplicable(f"{a!r} and {b!r} share no judged sample of one baseline.")
     differences = np.array([sides[0][key].y - sides[1][key].y for key in shared])
     identities = [key[2] for key in shared]
-    interval = estimate((differences + 1) / 2, identities, **options)  # type: ignore[arg-type]
+    interval = rate_estimate((differences + 1) / 2, identities, **options)  # type: ignore[arg-type]
     return Comparison(
         a,
         b,

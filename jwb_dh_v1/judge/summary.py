@@ -22,7 +22,8 @@ from jwb_dh_v1.judge.diagnosis import (
 from jwb_dh_v1.judge.question import Judged
 from jwb_dh_v1.judge.rating_models import AdjustedRate, BradleyTerry, adjusted_win_rate, bradley_terry
 from jwb_dh_v1.judge.statistics import Comparison, Failures, WinRate, compare, win_rate
-from jwb_dh_v1.stats.intervals import Estimate, holm
+from jwb_dh_v1.stats.estimate import Estimate
+from jwb_dh_v1.stats.significance import holm
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -29,7 +29,8 @@ from jwb_dh_v1.stats.agreement import (
     system_level,
 )
 from jwb_dh_v1.stats.calibration import Calibrated, calibrated
-from jwb_dh_v1.stats.intervals import Estimate, estimate
+from jwb_dh_v1.stats.estimate import Estimate
+from jwb_dh_v1.stats.rates import rate_estimate
 
 Key = tuple[str, str, str]  # sample, system, baseline
 
@@ -153,7 +154,7 @@ def validate(
         judgements: of the judge; failed ones are counted and left out.
         ratings: item_id is the sample_id of the judgements; either way round of the systems.
         least_passed: a rater who passed a smaller share of the attention checks is left out.
-        options: level, resamples, seed of `intervals.estimate`.
+        options: level, resamples, seed of `rates.rate_estimate`.
 
     Raises:
         NotApplicable: no pair has both a verdict of the judge and a rating.
@@ -221,7 +222,7 @@ def _ceiling(counts: np.ndarray, judge: np.ndarray, people: Sequence[str], **opt
     return Ceiling(
         agreement(rest, code, names, **options),
         agreement(rest, judge[item], names, **options),
-        estimate(lead, names, **options).scaled(2, -1),  # type: ignore[arg-type]
+        rate_estimate(lead, names, **options).scaled(2, -1),  # type: ignore[arg-type]
     )
 
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable, TooShort
 from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet, frechet_distance
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, Mean, frechet_distance
+from jwb_dh_v1.metrics.state import Mean
 from jwb_dh_v1.networks.features import BATCH, IMAGENET_MEAN, IMAGENET_STD, models_of
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.distribution import frechet_of
+from jwb_dh_v1.metrics.feature_statistics import Frechet
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.metrics.state import Frechet
 from jwb_dh_v1.networks.detectors.litert import Square, sigmoid
 from jwb_dh_v1.networks.features import BATCH, models_of
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.distribution import FVD_FRAMES, check_fvd_length, frechet_of
+from jwb_dh_v1.metrics.feature_statistics import Frechet
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.metrics.state import Frechet
 from jwb_dh_v1.networks import features
 
 

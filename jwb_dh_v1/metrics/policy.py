@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
 
-from jwb_dh_v1.metrics.state import Frechet, Mean, Rate, State
+from jwb_dh_v1.metrics.feature_statistics import Frechet
+from jwb_dh_v1.metrics.state import Mean, Rate, State
 
 Policy = Literal["strict", "zero", "worst"]
 POLICIES: tuple[Policy, ...] = ("strict", "zero", "worst")

@@ -20,12 +20,12 @@ import numpy as np
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.metrics.state import Mean
 from jwb_dh_v1.metrics.wer_profiles import PROFILES, Profile, Unit, profile_of, unit_of
-from jwb_dh_v1.stats.intervals import bootstrap_interval
+from jwb_dh_v1.stats.estimate import Estimate
+from jwb_dh_v1.stats.means import mean_estimate
 
 __all__ = ["PROFILES", "Corpus", "Counts", "Errors", "Profile", "compression_ratio", "corpus", "corpus_of", "errors",
            "profile_of", "unit_of"]  # fmt: skip
 
-Interval = tuple[tuple[float, float] | None, str]
 # openai/whisper takes a text of a higher ratio for a loop (transcribe.py, compression_ratio_threshold).
 LOOPING = 2.4
 LOOP = 5  # units
@@ -231,7 +231,7 @@ class Corpus:
     Attributes:
         profile: how the texts were normalised, and which of `macro` and `micro` is the headline.
         n: clips with a reference.
-        macro: mean of the clips' rates; `macro_ci95` its interval with how it was made.
+        macro: mean of the clips' rates; `macro_estimate` has its interval.
         micro: all errors over all units (words and characters mixed where languages are: see `by_language`).
         median: of the clips' rates.
         over_half: share of clips with a rate above 0.5.
@@ -251,8 +251,8 @@ class Corpus:
     n: int
     macro: float | None
     micro: float | None
-    macro_ci95: Interval
-    micro_ci95: Interval
+    macro_estimate: Estimate | None
+    micro_estimate: Estimate | None
     median: float | None
     over_half: float | None
     capped: float | None
@@ -273,9 +273,9 @@ class Corpus:
         return self.macro if self.profile.headline == "macro" else self.micro
 
     @property
-    def ci95(self) -> Interval:
-        """Interval of `value` with how it was made."""
-        return self.macro_ci95 if self.profile.headline == "macro" else self.micro_ci95
+    def estimate(self) -> Estimate | None:
+        """The profile's WER with its interval."""
+        return self.macro_estimate if self.profile.headline == "macro" else self.micro_estimate
 
 
 def corpus(clips: Sequence[Errors], identities: Sequence[str] | None = None) -> Corpus:
@@ -308,8 +308,8 @@ def corpus(clips: Sequence[Errors], identities: Sequence[str] | None = None) -> 
         n=len(used),
         macro=_mean(rates),
         micro=_micro(clip.counts for clip in used),
-        macro_ci95=bootstrap_interval(np.array(rates), np.ones(len(used)), people),
-        micro_ci95=bootstrap_interval(np.array(rates), units, people),
+        macro_estimate=mean_estimate(rates, people, bounds=(0, None)) if used else None,
+        micro_estimate=mean_estimate(rates, people, units, (0, None)) if used else None,
         median=statistics.median(rates) if rates else None,
         over_half=_mean([float(rate > 0.5) for rate in rates]),
         capped=_mean([clip.capped for clip in used]),

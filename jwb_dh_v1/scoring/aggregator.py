@@ -13,12 +13,14 @@ import numpy as np
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.metrics import Metric
+from jwb_dh_v1.metrics.feature_statistics import Frechet
 from jwb_dh_v1.metrics.policy import impute, imputed_value
-from jwb_dh_v1.metrics.state import Frechet, Mean, Rate, State, WordErrorState, add
+from jwb_dh_v1.metrics.state import Mean, Rate, State, WordErrorState, add
 from jwb_dh_v1.networks.weights import FILES
 from jwb_dh_v1.scoring.plan import Cell, Plan
-from jwb_dh_v1.scoring.result import Result, Score, jackknife_interval
-from jwb_dh_v1.stats.intervals import bootstrap_interval
+from jwb_dh_v1.scoring.result import Result, Score
+from jwb_dh_v1.stats.estimate import Estimate
+from jwb_dh_v1.stats.means import mean_estimate
 from jwb_dh_v1.version import __version__
 
 PACKAGES = ("numpy", "scipy", "torch", "torchvision", "opencv-python-headless", "decord", "av", "transformers",
@@ -77,16 +79,16 @@ class Aggregator:
             state = impute(state, lost.num_rows, filler)
         value = state.value() if state is not None else math.nan
         if state is None:
-            interval: tuple[tuple[float, float] | None, str] = None, "none: no sample"
+            estimate = Estimate(value, None, None, 0, 0, "none: no sample")
         elif isinstance(state, Frechet):
-            interval = jackknife_interval(state)
+            estimate = state.estimate()
         else:
             values, weights = (ok[c].to_numpy(zero_copy_only=False).astype(np.float64) for c in ("value", "n"))
             identities = ok["identity_id"].to_pylist()
             if filler is not None:
                 values, weights = (np.append(v, np.full(lost.num_rows, f)) for v, f in ((values, filler), (weights, 1)))
                 identities += lost["identity_id"].to_pylist()
-            interval = bootstrap_interval(values, weights, identities)
+            estimate = mean_estimate(values, identities, weights, metric.range)
         coverage = ok["coverage"].to_pylist()
         low, high = metric.range
         return Score(
@@ -96,8 +98,8 @@ class Aggregator:
             n=ok.num_rows,
             skipped=int((status == "skipped").sum()),
             failed=int((status == "failed").sum()),
-            ci95=interval[0],
-            ci_method=interval[1],
+            ci95=estimate.interval,
+            ci_method=estimate.method,
             higher_is_better=metric.higher_is_better,
             range=(None if math.isinf(low) else low, None if math.isinf(high) else high),
             unit=metric.unit,

@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jwb_dh_v1.errors import DataNotFound, SetupError
-from jwb_dh_v1.metrics.state import Frechet
+from jwb_dh_v1.stats.estimate import Estimate
 
 if TYPE_CHECKING:
     from jwb_dh_v1.files import Folder
@@ -81,6 +79,14 @@ class Score:
     networks: str
     failures: str = "strict"
     note: str = ""
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The value with its interval; None without a value. (How many identities it is over is in `ci_method`.)"""
+        if self.value is None:
+            return None
+        low, high = self.ci95 or (None, None)
+        return Estimate(self.value, low, high, self.n, 0, self.ci_method)
 
 
 @dataclass(frozen=True)
@@ -220,23 +226,3 @@ def parquet_bytes(table: Any) -> bytes:
     # A table that was read from Parquet names its list items otherwise; the cast gives it the names of a fresh one.
     pq.write_table(table.cast(_schema()).combine_chunks(), sink, row_group_size=10_000)
     return bytes(sink.getvalue())
-
-
-def jackknife_interval(state: Frechet) -> tuple[tuple[float, float] | None, str]:
-    """95 % normal interval of a Fréchet distance, leaving out one identity (or one of 20 groups of them) at a time.
-
-    Resampling with replacement would lower the rank of the covariance and so raise every distance; leaving out does
-    not. Given only while rows are kept (at most as many frames as dimensions).
-    """
-    if state.generated.rows is None or state.reference.rows is None:
-        return None, "none: more frames than feature dimensions"
-    labels = sorted(set(state.generated.groups))
-    groups = [labels[i::20] for i in range(min(20, len(labels)))]
-    if len(groups) < 2:
-        return None, "none: fewer than two identities"
-    left = [state.without(frozenset(group)).value() for group in groups]
-    if not all(math.isfinite(v) for v in left):
-        return None, "none: too few frames without one identity"
-    value, k = state.value(), len(left)
-    half = 1.96 * math.sqrt((k - 1) / k * float(np.sum(np.square(np.array(left) - np.mean(left)))))
-    return (max(0.0, value - half), value + half), f"jackknife over {k} groups of identities, normal"

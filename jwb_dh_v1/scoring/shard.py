@@ -21,8 +21,9 @@ import numpy as np
 from jwb_dh_v1.errors import JwbError, NotApplicable, SetupError, TooShort, TooSmall, typed
 from jwb_dh_v1.media.worker import Decoder
 from jwb_dh_v1.metrics import Metric
+from jwb_dh_v1.metrics.feature_statistics import Frechet
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.metrics.state import Frechet, State, add, unpack
+from jwb_dh_v1.metrics.state import State, add, unpack
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.scoring.change_guard import ChangeGuard
 from jwb_dh_v1.scoring.plan import Cell, Plan

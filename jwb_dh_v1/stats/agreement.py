@@ -3,7 +3,7 @@
 Verdicts are codes: 0 loss, 1 tie, 2 win (of the system). Everything at the level of items is a function of a 3 x 3
 table that adds over items, so that intervals need only the tables of the identities (persons):
 
-- raw and decisive agreement are rates: `intervals.estimate`.
+- raw and decisive agreement are rates: `rates.rate_estimate`.
 - kappa and alpha are 1 - D, D the ratio of observed to expected disagreement. log D is close to normal; its variance is
   the jackknife's over identities, with t quantiles, and at least that of a count of k disagreeing identities
   (no finite sample shows a variance of zero). Half an average identity, spread evenly, is added for the interval only.
@@ -30,7 +30,8 @@ import numpy as np
 from scipy import stats
 
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.stats.intervals import LEVEL, RESAMPLES, Estimate, estimate, resampled_sums
+from jwb_dh_v1.stats.estimate import LEVEL, Estimate
+from jwb_dh_v1.stats.rates import RESAMPLES, rate_estimate, resampled_sums
 
 CODES = {"loss": 0, "tie": 1, "win": 2}
 FEW_SYSTEMS = 8
@@ -134,7 +135,7 @@ class Agreement:
 def agreement(
     first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray, identities: Sequence[str], **options: float
 ) -> Agreement:
-    """Compare codes [n] of two raters; `options` go to `intervals.estimate`.
+    """Compare codes [n] of two raters; `options` go to `rates.rate_estimate`.
 
     Raises:
         NotApplicable: no item.
@@ -147,8 +148,8 @@ def agreement(
     level = options.get("level", LEVEL)
     return Agreement(
         tuple((int(row[0]), int(row[1]), int(row[2])) for row in tables.sum(axis=0)),
-        estimate(a == b, identities, **options),  # type: ignore[arg-type]
-        estimate((a == b) & clear, identities, clear, **options) if clear.any() else None,  # type: ignore[arg-type]
+        rate_estimate(a == b, identities, **options),  # type: ignore[arg-type]
+        rate_estimate((a == b) & clear, identities, clear, **options) if clear.any() else None,  # type: ignore[arg-type]
         corrected(tables, identities, kappa, level),
         corrected(tables, identities, quadratic_kappa, level),
     )

@@ -15,7 +15,8 @@ import numpy as np
 from scipy import stats
 
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.stats.intervals import LEVEL, Estimate, estimate
+from jwb_dh_v1.stats.estimate import LEVEL, Estimate
+from jwb_dh_v1.stats.rates import rate_estimate
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def calibrated(
     any judge and any fixed w, *if the labelled items were drawn at random from all*. Interval: the variance sums the
     influence of all items of an identity, times G / (G - 1) and with t quantiles, G the identities with a label; the
     part of the labelled items is at least (1 + w)**2 / 16 / (n**2 / z**2 + 2 n), a quarter of the least in
-    `intervals.estimate` (with G for n where they are all equal): few labels without a difference do not make a judge
+    `rates.rate_estimate` (with G for n where they are all equal): few labels without a difference do not make a judge
     certain, but such a judge differs by half steps.
 
     Args:
@@ -60,7 +61,7 @@ def calibrated(
         human: y by people, NaN where no one rated, [N].
         identities: [N].
         weight: of the judge; 1 is the first paper's estimate (mean over the unlabelled only).
-        options: level, resamples, seed of `intervals.estimate`.
+        options: level, resamples, seed of `rates.rate_estimate`.
 
     Raises:
         NotApplicable: fewer than two identities with a label.
@@ -92,8 +93,8 @@ def calibrated(
     known = [str(names[i]) for i in place[labelled]]
     return Calibrated(
         Estimate(value, max(0.0, value - half), min(1.0, value + half), len(f), len(names), method),
-        estimate(y[labelled], known, **options),  # type: ignore[arg-type]
-        estimate(f, identities, **options),  # type: ignore[arg-type]
+        rate_estimate(y[labelled], known, **options),  # type: ignore[arg-type]
+        rate_estimate(f, identities, **options),  # type: ignore[arg-type]
         n,
         n + rest,
         w,

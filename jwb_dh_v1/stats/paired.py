@@ -24,7 +24,7 @@ normal, exponential, Student's t with 3 degrees of freedom, or a mixture of a no
 The lowest are those of skewed differences; the plain percentile interval has 79 % at 4 identities and 91 % at 10.
 Hall's correction for skewness does what bootstrap-t does; the inverted sign-flip test does no better than t.
 
-The test is `judge.intervals.sign_flip_test`, exact up to 16 identities if differences are symmetric about 0 where
+The test is `significance.sign_flip_test`, exact up to 16 identities if differences are symmetric about 0 where
 there is no effect, as they are when two equal systems change places. Of exponential differences of mean 0, which are
 not, it calls 0.045 significant at 6 identities, 0.073 at 10, 0.052 at 30 and 0.059 at 100; of the mixture 0.032 to
 0.064. tests/stats/test_paired.py holds these figures.
@@ -38,31 +38,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 
-from jwb_dh_v1.stats.intervals import sign_flip_test
+from jwb_dh_v1.stats.estimate import Estimate
+from jwb_dh_v1.stats.means import RESAMPLES, ROUND_OFF, interval
+from jwb_dh_v1.stats.significance import DRAWS, flip, smallest_p
 
-RESAMPLES = 4000
-DRAWS = 20_000  # of random signs
 FEW_IDENTITIES = 10  # for percentile intervals
-LEAST_RESAMPLED = 6  # identities for bootstrap-t
 NOTHING_SHARED = "no clip has a score in both"
-NO_DIFFERENCE = "no clip differs"
-ROUND_OFF = 1e-9  # relative to the values (at least to 1): differences below are no differences
 POWER = 0.8
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A mean paired difference.
+class Difference(Estimate):
+    """A mean paired difference: an estimate over clips, each counted once, with its test.
 
     Attributes:
-        value: mean over clips, each counted once.
-        low, high: 95 % interval, None where `method` says that there is none.
         p, test: two-sided sign-flip test over identities and how it was made; None where there is none.
         smallest_p: what the test could give at best with so many identities whose clips differ (2**(1 - G) where it
             is exact; 1 where none does).
@@ -72,23 +66,15 @@ class Difference:
             None for differences of sets.
         spread: standard error of the value times sqrt(G): standard deviation of one identity's contribution, for the
             number of identities needed. None with one identity.
-        n, identities: clips and identities (or groups of them) it is over; identities are clips where these are the
-            unit.
 
     """
 
-    value: float
-    low: float | None
-    high: float | None
-    method: str
     p: float | None
     test: str
     smallest_p: float
     dz: float | None
     above: float | None
     spread: float | None
-    n: int
-    identities: int
 
 
 def paired(
@@ -131,103 +117,13 @@ def paired(
     # Flipping the sign of 0 changes nothing, so that only identities that differ make the test's p small.
     differ = int(np.count_nonzero(np.abs(sums) > 1e-12 * np.abs(d).max(initial=0)))
     best = smallest_p(differ, draws)
-    return Difference(value, low, high, method, p, test, best, dz, above, spread, len(d), len(names))
+    return Difference(value, low, high, len(d), len(names), method, p, test, best, dz, above, spread)
 
 
 def without_round_off(d: np.ndarray, *values: np.ndarray) -> np.ndarray:
     """Differences with those set to 0 that are nothing but rounding of the values."""
     largest = max([1.0, *(float(np.abs(v).max(initial=0)) for v in values)])
     return np.where(np.abs(d) <= ROUND_OFF * largest, 0.0, d)
-
-
-def interval(
-    sums: np.ndarray, counts: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0, noun: str = "identities"
-) -> tuple[float | None, float | None, float | None, str]:
-    """95 % interval of sum(sums) / sum(counts): low, high, spread (see `Difference`), method.
-
-    With e_c = S_c - m n_c, the standard error is sqrt(G / (G - 1) * sum e_c**2) / sum n_c.
-
-    Args:
-        sums, counts: float [G], sum of differences and number of clips of each identity.
-        resamples, seed: of the bootstrap; without resamples it is Student's t.
-        noun: what the groups are.
-
-    """
-    groups = len(sums)
-    if groups < 2:
-        return None, None, None, f"none: fewer than two {noun}"
-    total = counts.sum()
-    mean = sums.sum() / total
-    error = math.sqrt(groups / (groups - 1) * float(np.square(sums - mean * counts).sum())) / total
-    spread = error * math.sqrt(groups)
-    if error <= ROUND_OFF * abs(mean):
-        return float(mean), float(mean), float(spread), f"no spread over {groups} {noun}"
-    half = float(stats.t.ppf(0.975, groups - 1)) * error
-    low, high, method = mean - half, mean + half, f"Student's t over {groups} {noun}"
-    if groups >= LEAST_RESAMPLED and resamples:
-        columns = np.stack([sums, counts, sums * sums, sums * counts, counts * counts], axis=1)
-        drawn = times_drawn(groups, resamples, seed) @ columns
-        means = drawn[:, 0] / drawn[:, 1]
-        squares = drawn[:, 2] - 2 * means * drawn[:, 3] + means**2 * drawn[:, 4]
-        errors = np.sqrt(np.clip(squares, 0, None) * groups / (groups - 1)) / drawn[:, 1]
-        spreads = errors > 1e-6 * error
-        if spreads.mean() >= 0.99:
-            below, above = np.quantile((means[spreads] - mean) / errors[spreads], [0.025, 0.975])
-            low, high = min(low, mean - above * error), max(high, mean - below * error)
-            method = f"the wider of {method} and bootstrap-t, {resamples} resamples, seed {seed}"
-    return float(low), float(high), float(spread), method
-
-
-@lru_cache(maxsize=2)
-def times_drawn(groups: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of some identities is in each resample, float64 [resamples, groups]."""
-    rng = np.random.default_rng(seed)
-    times = np.zeros((resamples, groups))
-    for row in times:
-        row += np.bincount(rng.integers(0, groups, groups), minlength=groups)
-    return times
-
-
-def flip(
-    differences: np.ndarray, identities: Sequence[str], draws: int, seed: int = 0, noun: str = "identities"
-) -> tuple[float, str]:
-    """p of `sign_flip_test` in units of the largest difference, and how it was made."""
-    largest = float(np.abs(differences).max(initial=0))
-    if largest == 0:
-        return 1.0, NO_DIFFERENCE
-    p = sign_flip_test(differences / largest, identities, seed, draws)
-    groups = len(set(identities))
-    return p, f"sign flips of {groups} {noun}, " + ("exact" if groups <= 16 else f"{draws} draws, seed {seed}")
-
-
-def smallest_p(identities: int, draws: int = DRAWS) -> float:
-    """The smallest p that sign flips of so many identities can give: both signs of all differences alike."""
-    if identities == 0:
-        return 1.0
-    return 2.0 ** (1 - identities) if identities <= 16 else 1 / (1 + draws)
-
-
-def holm_of_discrete(tests: Sequence[tuple[float, float]]) -> list[float]:
-    """p corrected for several tests (Holm), of which each counts only where it could have given so small a p.
-
-    A test of few signs cannot go below its smallest p, so that below it there is nothing to correct for: the chance
-    that any of the tests is at or below x is at most x times the number of those that can be. Where all can, it is
-    Holm's correction.
-
-    Args:
-        tests: (p, smallest p) of each.
-
-    Source: R. E. Tarone, Biometrics 46 (1990) 515, stepped down as S. Holm, Scand. J. Statist. 6 (1979) 65.
-
-    """
-    order = sorted(range(len(tests)), key=lambda i: tests[i][0])
-    found, worst = [0.0] * len(tests), 0.0
-    for place, i in enumerate(order):
-        p = tests[i][0]
-        able = sum(tests[j][1] <= p * (1 + 1e-12) for j in order[place:])
-        worst = max(worst, min(1.0, p * able))
-        found[i] = worst
-    return found
 
 
 def power(effect: float, n: float, alpha: float = ALPHA) -> float:

@@ -17,7 +17,7 @@ from jwb_dh_v1.analysis.diagnosis.failure_rules import RULES
 from jwb_dh_v1.errors import PlanMismatch
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.scoring.result import Result, Row, rows_table
-from jwb_dh_v1.stats.intervals import Estimate
+from jwb_dh_v1.stats.estimate import Estimate
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from made_runs import (
 from scipy import stats
 
 from jwb_dh_v1.analysis.compare import compare
-from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet
 
 # --- distances of sets -----------------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ import pytest
 from jwb_dh_v1.analysis.reconcile import VBENCH, published, reconcile
 from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import DataNotFound
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet
 from jwb_dh_v1.metrics.policy import aggregate, impute, imputed_value
-from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, Mean, Rate
+from jwb_dh_v1.metrics.state import Mean, Rate
 
 FILES = Path(__file__).parents[1] / "golden" / "authors_results"
 

@@ -10,7 +10,8 @@ from scipy import stats
 from jwb_dh_v1.errors import NotApplicable, SampleError
 from jwb_dh_v1.judge.diagnosis import position_bias
 from jwb_dh_v1.judge.statistics import Judgement, compare, pairs_of, win_rate
-from jwb_dh_v1.stats.intervals import estimate, holm, resampled_sums, sign_flip_test, wilson
+from jwb_dh_v1.stats.rates import rate_estimate, resampled_sums, wilson
+from jwb_dh_v1.stats.significance import holm, sign_flip_test
 
 OUTCOMES = np.array(["loss", "tie", "win"])
 
@@ -99,7 +100,7 @@ def test_one_match_at_a_time():
 
 @pytest.mark.parametrize(("wins", "n"), [(0, 20), (1, 30), (13, 30), (49, 49), (5, 200), (400, 400)])
 def test_wilson_is_scipys_without_ties(wins, n):
-    got = estimate([1] * wins + [0] * (n - wins), [str(i) for i in range(n)])
+    got = rate_estimate([1] * wins + [0] * (n - wins), [str(i) for i in range(n)])
     want = stats.binomtest(wins, n).proportion_ci(method="wilson")
     assert (got.low, got.high) == (pytest.approx(want.low, abs=1e-12), pytest.approx(want.high, abs=1e-12))
     assert got.method == f"Wilson, n = {n}"
@@ -115,7 +116,7 @@ def test_wilson_is_statsmodels():
 def test_bootstrap_is_scipys():
     rng = np.random.default_rng(0)
     y = rng.choice([0, 0.25, 0.5, 0.75, 1], 200)
-    got = estimate(y, [str(i) for i in range(200)])
+    got = rate_estimate(y, [str(i) for i in range(200)])
     want = stats.bootstrap((y,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
     assert "percentile bootstrap over 200 identities" in got.method
     # 0.0025: both are Monte Carlo; the error of a 2.5 % quantile of 10,000 resamples is 0.027 of its SD of 0.025.
@@ -139,7 +140,7 @@ def test_variance_is_statsmodels_cluster_robust():
     fit = sm.OLS(y, np.ones(100)).fit(cov_type="cluster", cov_kwds={"groups": people})
     z, t, p = stats.norm.ppf(0.975), stats.t.ppf(0.975, 24), y.mean()
     want = wilson(p, p * (1 - p) / fit.bse[0] ** 2 * (z / t) ** 2)
-    got = estimate(y, people.astype(str))
+    got = rate_estimate(y, people.astype(str))
     assert (got.low, got.high) == (pytest.approx(want[0], abs=1e-9), pytest.approx(want[1], abs=1e-9))
 
 
@@ -181,7 +182,7 @@ def test_coverage_with_ties(n):
         drawn = rng.multinomial(n, [win, tie, 1 - win - tie], size=2000)
         for k, (counts, times) in enumerate(zip(*np.unique(drawn, axis=0, return_counts=True), strict=True)):
             # A twentieth of the default resamples, to be fast; a seed each, so that their errors are independent.
-            got = estimate(np.repeat([1, 0.5, 0], counts), people, resamples=500, seed=k)
+            got = rate_estimate(np.repeat([1, 0.5, 0], counts), people, resamples=500, seed=k)
             hits += times * (got.low - 1e-12 <= truth <= got.high + 1e-12)
             low, high = wilson(got.value, n)
             plain_hits += times * (low <= truth <= high)
@@ -199,7 +200,7 @@ def test_coverage_with_clusters(people, each):
     for k in range(2000):
         chance = np.repeat(rng.beta(2, 2, people), each)
         y = np.where(rng.random(len(names)) < 0.3, 0.5, rng.random(len(names)) < chance)
-        got = estimate(y, names, resamples=500, seed=k)
+        got = rate_estimate(y, names, resamples=500, seed=k)
         hits += got.low <= 0.5 <= got.high
         alone += abs(y.mean() - 0.5) <= 1.96 * y.std() / math.sqrt(len(y))
     assert 0.93 <= hits / 2000 <= 0.97

@@ -9,7 +9,7 @@ from scipy import linalg
 
 from jwb_dh_v1.errors import SampleError
 from jwb_dh_v1.metrics import state
-from jwb_dh_v1.metrics.state import UNIT, FeatureStatistics, frechet_distance
+from jwb_dh_v1.metrics.feature_statistics import UNIT, FeatureStatistics, frechet_distance
 
 
 def summed(rows):

@@ -18,7 +18,8 @@ from torch.nn import functional
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, TooShort
 from jwb_dh_v1.metrics import distribution
-from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, add
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet
+from jwb_dh_v1.metrics.state import add
 from jwb_dh_v1.networks.features import IMAGENET_MEAN as MEAN
 from jwb_dh_v1.networks.features import IMAGENET_STD as STD
 from jwb_dh_v1.networks.i3d import TorchScriptI3d, i3d, load_i3d

@@ -10,7 +10,7 @@ from jwb_dh_v1.dataset.load import load_dataset
 from jwb_dh_v1.dataset.schema import annotations_of
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.metrics import expression
-from jwb_dh_v1.metrics.state import FeatureStatistics, frechet_distance
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, frechet_distance
 from jwb_dh_v1.networks.pool import NetworkPool
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.metrics import distribution
-from jwb_dh_v1.metrics.state import FeatureStatistics, frechet_distance
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, frechet_distance
 from jwb_dh_v1.networks import clip_image, dino
 from jwb_dh_v1.networks import features_vbench as fv
 from jwb_dh_v1.networks.inception import inception_fid

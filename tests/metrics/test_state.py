@@ -10,17 +10,8 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from jwb_dh_v1.errors import NotFinite, SampleError
-from jwb_dh_v1.metrics.state import (
-    UNIT,
-    FeatureStatistics,
-    Frechet,
-    Mean,
-    Rate,
-    WordErrorState,
-    add,
-    frechet_distance,
-    unpack,
-)
+from jwb_dh_v1.metrics.feature_statistics import UNIT, FeatureStatistics, Frechet, frechet_distance
+from jwb_dh_v1.metrics.state import Mean, Rate, WordErrorState, add, unpack
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 means = st.lists(numbers | st.just(math.inf), min_size=1, max_size=6)

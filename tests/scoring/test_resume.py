@@ -16,7 +16,8 @@ from media import moving, write_mp4
 
 from jwb_dh_v1 import Clip, Result, Sample, score
 from jwb_dh_v1.errors import AlreadyRunning, PlanMismatch
-from jwb_dh_v1.metrics.state import FeatureStatistics, Frechet, add
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet
+from jwb_dh_v1.metrics.state import add
 from jwb_dh_v1.scoring.executors import Execution
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.shard import read_shard, score_shard

@@ -14,7 +14,9 @@ from made_runs import (
 from scipy import stats
 
 from jwb_dh_v1.analysis.compare import compare, identities_for
-from jwb_dh_v1.stats.paired import flip, holm_of_discrete, interval, needed, paired, power, smallest_p
+from jwb_dh_v1.stats.means import interval
+from jwb_dh_v1.stats.paired import needed, paired, power
+from jwb_dh_v1.stats.significance import flip, holm, smallest_p
 
 BODY, FACE, HANDS = ("ssim", "body"), ("ssim", "face"), ("ssim", "hands")
 
@@ -152,27 +154,27 @@ def test_holm_is_statsmodels_over_all_tests_shown() -> None:
     assert compare(runs, metrics=["ssim"], regions=["face"]).family == 2
 
 
-def test_holm_of_discrete_tests_by_hand() -> None:
+def test_holm_tests_by_hand() -> None:
     # Nothing but the first could be as small as 0.01: there is nothing to correct for.
-    assert holm_of_discrete([(0.01, 0.01), (0.5, 0.125), (1.0, 1.0)]) == [0.01, 0.5, 1.0]
+    assert holm([0.01, 0.5, 1.0], [0.01, 0.125, 1.0]) == [0.01, 0.5, 1.0]
     # Two can reach 0.01, the third 0.03 and no less.
-    assert holm_of_discrete([(0.01, 0.01), (0.03, 0.03), (0.02, 0.01)]) == pytest.approx([0.02, 0.03, 0.02])
-    assert holm_of_discrete([]) == []
+    assert holm([0.01, 0.03, 0.02], [0.01, 0.03, 0.01]) == pytest.approx([0.02, 0.03, 0.02])
+    assert holm([]) == []
 
 
-def test_holm_of_discrete_tests_is_holm_where_all_can_be_small_and_never_more() -> None:
+def test_holm_tests_is_holm_where_all_can_be_small_and_never_more() -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     rng = np.random.default_rng(5)
     for _ in range(20):
         raw = rng.random(9) ** 3
         plain = multitest.multipletests(raw, method="holm")[1]
-        assert holm_of_discrete([(p, 0.0) for p in raw]) == pytest.approx(list(plain))
-        found = np.array(holm_of_discrete([(p, p * rng.random()) for p in raw]))
+        assert holm(raw) == pytest.approx(list(plain))
+        found = np.array(holm(raw, raw * rng.random(9)))
         assert (found <= plain + 1e-12).all() and (found >= raw).all()
         assert (np.diff(found[np.argsort(raw)]) >= 0).all()  # the order of the tests stays
 
 
-def test_holm_of_discrete_tests_keeps_the_chance_of_any_false_positive() -> None:
+def test_holm_tests_keeps_the_chance_of_any_false_positive() -> None:
     """Ten tests of 8 identities without any effect, of which many do not differ. Seen: 0.035; uncorrected 0.2."""
     rng = np.random.default_rng(6)
     signs = np.array(list(product((-1, 1), repeat=8)))
@@ -182,7 +184,7 @@ def test_holm_of_discrete_tests_keeps_the_chance_of_any_false_positive() -> None
         sums = np.abs(d @ signs.T)
         p = (sums >= np.abs(d.sum(axis=1))[:, None] - 1e-12).mean(axis=1)
         least = [smallest_p(int(n)) for n in np.count_nonzero(d, axis=1)]
-        wrong += min(holm_of_discrete(list(zip(p.tolist(), least, strict=True)))) <= 0.05
+        wrong += min(holm(p, least)) <= 0.05
         plain += p.min() <= 0.05
     assert wrong / 2000 <= 0.05 + 3 * 0.005 and plain / 2000 > 0.1
 

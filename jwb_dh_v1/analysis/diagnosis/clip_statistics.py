@@ -16,7 +16,7 @@ import numpy as np
 
 from jwb_dh_v1.analysis.wording import title
 from jwb_dh_v1.scoring.result import Result, Row
-from jwb_dh_v1.stats.paired import interval
+from jwb_dh_v1.stats.means import interval
 
 Cell = tuple[str, str]
 Rows = Mapping[Cell, Row]  # of one clip

@@ -23,7 +23,7 @@ from jwb_dh_v1.analysis.diagnosis.clip_statistics import SETS, Measured, Rows, R
 from jwb_dh_v1.analysis.diagnosis.failure_rules import BY_DEFINITION, RULES, TEASER, Condition, Rule
 from jwb_dh_v1.analysis.wording import number
 from jwb_dh_v1.scoring.result import Result, _plain
-from jwb_dh_v1.stats.intervals import Estimate
+from jwb_dh_v1.stats.estimate import Estimate
 
 SCHEMA = "jwb-dh-v1/diagnosis/1"
 WIN_RATE = "lalm_win_rate"

@@ -1,4 +1,4 @@
-"""Intervals and tests for rates over pairs that come in clusters (identities); numpy and scipy only.
+"""Rates: the share of hits among pairs or clips that come in clusters (identities), with its interval.
 
 How an interval is made (`Estimate.method` says which one it is):
 
@@ -19,36 +19,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from jwb_dh_v1.errors import NotApplicable
+from jwb_dh_v1.stats.estimate import LEVEL, Estimate
 
-LEVEL = 0.95
 RESAMPLES = 10_000
 FEW_IDENTITIES = 50  # below, and outside [0.1, 0.9], the percentile bootstrap covers too little (specs/speech.md, 5)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval; n is what it is a mean of, clusters the identities, method how the interval came."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    clusters: int
-    method: str
-
-    def scaled(self, factor: float, shift: float) -> Estimate:
-        """The estimate of factor * x + shift, factor > 0."""
-        value, low, high = (factor * x + shift for x in (self.value, self.low, self.high))
-        return Estimate(value, low, high, self.n, self.clusters, self.method)
-
-
-def estimate(
+def rate_estimate(
     tops: Sequence[float] | np.ndarray,
     identities: Sequence[str],
     bottoms: Sequence[float] | np.ndarray | None = None,
@@ -135,63 +117,3 @@ def resampled_sums(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     share = counts / counts.sum()
     sizes = [min(step, resamples - at) for at in range(0, resamples, step)]
     return np.concatenate([rng.multinomial(len(sums), share, size=size) @ kinds for size in sizes])
-
-
-def sign_flip_test(differences: np.ndarray, identities: Sequence[str], seed: int = 0, draws: int = 100_000) -> float:
-    """Two-sided p that the differences are symmetric about 0, flipping whole identities.
-
-    Exact (all 2**G signs) up to 16 identities with a difference, else (1 + hits) / (1 + draws) of random signs.
-    """
-    _, place = np.unique(np.asarray(identities, dtype=str), return_inverse=True)
-    sums = np.abs(np.bincount(place, differences).round(12))
-    observed = abs(float(np.sum(differences))) - 1e-9
-    sums = sums[sums > 0]
-    if len(sums) <= 16:
-        signs = (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1) * 2 - 1
-        return float(np.mean(np.abs(signs @ sums) >= observed))
-    kinds, counts = np.unique(sums, return_counts=True)
-    rng = np.random.default_rng(seed)
-    totals = np.zeros(draws)
-    for kind, count in zip(kinds, counts, strict=True):
-        totals += kind * (2 * rng.binomial(count, 0.5, draws) - count)
-    return float((1 + np.sum(np.abs(totals) >= observed)) / (1 + draws))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Scand. J. Stat. 6 (1979) 65): p values that hold for all the tests together."""
-    order = np.argsort(p_values, kind="stable")
-    steps = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
-    return [float(p) for p in adjusted]
-
-
-BOOTSTRAPS = 1000  # of `bootstrap_interval`
-DRAWN = 1_000_000  # identities drawn at a time: 24 MB
-
-
-def bootstrap_interval(
-    values: np.ndarray, weights: np.ndarray, identities: Sequence[str]
-) -> tuple[tuple[float, float] | None, str]:
-    """95 % percentile interval of a weighted mean, resampling identities with replacement (seed 0).
-
-    Args:
-        values, weights: float [n], one per sample.
-        identities: the person of each sample.
-
-    """
-    clusters, place = np.unique(np.asarray(identities, dtype=str), return_inverse=True)
-    if len(clusters) < 2:
-        return None, "none: fewer than two identities"
-    if not np.isfinite(values).all():
-        return None, "none: infinite values"
-    sums = np.bincount(place, values * weights, len(clusters))
-    counts = np.bincount(place, weights, len(clusters))
-    rng = np.random.default_rng(0)
-    step = max(1, DRAWN // len(clusters))  # in pieces, the numbers being those of one draw: memory stays flat
-    means = []
-    for at in range(0, BOOTSTRAPS, step):
-        drawn = rng.integers(0, len(clusters), (min(step, BOOTSTRAPS - at), len(clusters)))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return (float(low), float(high)), f"bootstrap over {len(clusters)} identities, {BOOTSTRAPS} resamples, seed 0"
