@@ -70,6 +70,8 @@ class Comparison:
         for cell in self.cells:
             found = asdict(replace(cell, by_clip={}))
             del found["by_clip"]
+            if found["difference"]:
+                found["difference"]["identities"] = found["difference"].pop("clusters")
             cells.append(found | {"effect": cell.effect, "superiority": cell.superiority, "verdict": cell.verdict})
         document = {"schema": SCHEMA, **asdict(replace(self, cells=())), "cells": cells}
         document["changes"] = [asdict(one) | {"text": one.text} for one in self.changes]

@@ -86,7 +86,7 @@ def _differing(score: Score, state: Frechet, rows: Sequence[Mapping[str, object]
     if state.n != parts:
         return [f"its shards hold features of {state.n} parts, its rows count {parts}"]
     people = {str(row["identity_id"]) for row in rows}
-    if strangers := {*state.generated.groups, *state.reference.groups} - people:
+    if strangers := {name for side in (state.generated, state.reference) for name in side.strangers(people)}:
         return [f"its shards hold features of people that no row has: {listed(strangers)}"]
     found = []
     value = state.value()

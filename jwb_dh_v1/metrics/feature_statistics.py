@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -148,6 +149,13 @@ class FeatureStatistics:
             return _sums(self.rows)
         assert self.first is not None and self.second is not None
         return self.first, self.second
+
+    def strangers(self, people: Collection[str]) -> list[str]:
+        """Identities (or, once rows are summed up, their hashes) that are not among these people."""
+        if self.rows is not None:
+            return sorted(set(self.groups) - set(people))
+        known = {_hash(name) for name in people}
+        return [] if self.subset is None else [f"{p:016x}" for p in self.subset.everyone.tolist() if p not in known]
 
     def mean(self) -> np.ndarray:
         """float64 [d]."""

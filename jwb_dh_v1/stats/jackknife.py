@@ -5,8 +5,8 @@ A distance of finite sets is biased upwards, and leaving groups out cannot see t
 value of the distance *between sets of this size and composition*, not the distance of the populations.
 
 Coverage of 95 % intervals in simulation, 200 draws of one to three clips per identity, 64 dimensions, 1 and 8 frames a
-clip: 0.94-0.96 at 4 identities, 0.96-0.985 at 6, 0.975-0.99 at 10, 0.96-0.98 at 30, 0.97 at 100; 0.89 at 2, where none is
-given. By a subset (256 dimensions, 128 rows kept of 800): 1.00, with twice the width that is needed.
+clip: 0.94-0.96 at 4 identities, 0.96-0.985 at 6, 0.975-0.99 at 10, 0.96-0.98 at 30, 0.97 at 100; 0.89 at 2,
+where none is given. By a subset (256 dimensions, 128 rows kept of 800): 1.00, with twice the width that is needed.
 (`pytest tests/stats/test_coverage.py --run-slow -k distances -s`)
 
 Source: F. M. T. A. Busing, E. Meijer and R. van der Leeden, Statistics and Computing 9 (1999) 3 (delete-m_j: groups of

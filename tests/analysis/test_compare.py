@@ -103,7 +103,7 @@ def test_pairs_by_hand() -> None:
     assert (got.absent, got.skipped, got.failed, got.only_ours, got.only_theirs) == (1, 1, 1, 1, 1)
     assert (got.ours, got.theirs) == (pytest.approx(2.2 / 3), pytest.approx(1.8 / 3))
     d = got.difference
-    assert d is not None and (d.n, d.identities) == (3, 2)
+    assert d is not None and (d.n, d.clusters) == (3, 2)
     assert d.value == pytest.approx(0.4 / 3) and got.effect == pytest.approx(0.4 / 3 / np.std([0.1, 0.3, 0], ddof=1))
     assert got.superiority == pytest.approx(2.5 / 3) and d.p == 1 == d.smallest_p
     # Only p's clips differ: there is no second sign to flip. With two identities Student's t has one degree of freedom.
@@ -225,7 +225,7 @@ def test_two_real_runs(teaser_dir: Path, systems_dir: Path, tmp_path: Path) -> N
     assert cell.difference is not None and (cell.theirs, cell.superiority) == (1.0, 0.0)
     assert cell.ours == pytest.approx(runs[1]["ssim", "body"].value)
     # Four people: the exact test cannot go below 1/8, and the comparison says so instead of a verdict.
-    assert (cell.difference.identities, cell.difference.p, cell.verdict) == (4, 0.125, "open")
+    assert (cell.difference.clusters, cell.difference.p, cell.verdict) == (4, 0.125, "open")
     assert any("With 4 identities p cannot be below 0.125" in note for note in got.notes)
     assert asdict(cell)["metric"] == "ssim" and Fraction(1, 8) == cell.difference.p
     with pytest.raises(PlanMismatch, match="data"):

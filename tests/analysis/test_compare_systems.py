@@ -171,7 +171,7 @@ def test_a_smaller_unit_gives_no_wider_interval_where_people_differ(runs: dict[s
     assert person is not None and clip is not None and person.value == clip.value
     assert None not in (person.low, person.high, clip.low, clip.high)
     assert clip.high - clip.low < person.high - person.low  # type: ignore[operator]
-    assert (person.identities, clip.identities) == (4, 8) and "clips" in clip.method and "clips" in clip.test
+    assert (person.clusters, clip.clusters) == (4, 8) and "clips" in clip.method and "clips" in clip.test
 
 
 def test_distances_of_sets_have_no_test_by_clip(runs: dict[str, Result]) -> None:

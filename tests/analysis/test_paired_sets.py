@@ -50,7 +50,7 @@ def test_distances_leave_out_identities_on_both_sides(tmp_path: Path) -> None:
     left = np.array([total["b"].without(frozenset([p])).value() - total["a"].without(frozenset([p])).value()
                      for p in sorted(set(people))])  # fmt: skip
     d = got.difference
-    assert d is not None and (d.n, d.identities) == (14, 7) and got.verdict == "worse"
+    assert d is not None and (d.n, d.clusters) == (14, 7) and got.verdict == "worse"
     assert d.value == pytest.approx(total["b"].value() - total["a"].value(), rel=1e-9)
     half = stats.t.ppf(0.975, 6) * math.sqrt(6 / 7 * np.sum((left - left.mean()) ** 2))
     assert (d.low, d.high) == (pytest.approx(d.value - half, rel=1e-6), pytest.approx(d.value + half, rel=1e-6))
@@ -91,7 +91,7 @@ def test_identities_with_a_lost_clip_are_left_out_of_distances(tmp_path: Path) -
     part = with_all_counted(replace(part, samples=table), len(people))
     got = compare([base, part])["b", "fvd", "body"]
     want = [sum((s[i] for i in (3, 4)), s[2]).value() for s in (full, other)]
-    assert got.difference is not None and (got.difference.n, got.difference.identities, got.absent) == (3, 3, 1)
+    assert got.difference is not None and (got.difference.n, got.difference.clusters, got.absent) == (3, 3, 1)
     assert (got.theirs, got.ours) == (pytest.approx(want[0]), pytest.approx(want[1]))
 
 

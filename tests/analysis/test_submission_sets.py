@@ -37,9 +37,9 @@ def about_sets(folder: Path) -> list[Problem]:
 
 @pytest.mark.parametrize("width", [400, 5])
 def test_distances_are_computed_again_from_features_or_their_sums(width: int, tmp_path: Path) -> None:
-    """Twelve frames: 400 dimensions keep them singly (with an interval), 5 keep sums (without)."""
+    """Twelve frames: 400 dimensions keep them singly, 5 keep sums and a subset for the interval."""
     run = handed_in(tmp_path / "mine", width=width)
-    assert (run.scores[0].ci95 is None) == (width == 5)
+    assert run.scores[0].ci95 is not None
     assert about_sets(tmp_path / "mine") == []
     value = run.scores[0].value
     assert value is not None and value > 0.1
@@ -89,6 +89,13 @@ def test_features_of_strangers_are_found(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine" / SHARD, **arrays)  # type: ignore[arg-type]
     (found,) = about_sets(tmp_path / "mine")
     assert found.severe and "people that no row has: x" in found.message
+    handed_in(tmp_path / "sums", width=5)
+    with np.load(tmp_path / "sums" / SHARD) as shard:
+        arrays = {key: shard[key] for key in shard.files}
+    arrays["fvd/body/generated.subset.everyone"] = arrays["fvd/body/generated.subset.everyone"] + np.uint64(1)
+    np.savez(tmp_path / "sums" / SHARD, **arrays)  # type: ignore[arg-type]
+    (found,) = about_sets(tmp_path / "sums")
+    assert found.severe and "people that no row has" in found.message
 
 
 @pytest.mark.parametrize("harm", ["no zip", "cut off", "text", "pickle", "no counts", "a bomb"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from jwb_dh_v1.errors import SampleError
-from jwb_dh_v1.metrics import state
+from jwb_dh_v1.metrics import feature_statistics as state
 from jwb_dh_v1.metrics.feature_statistics import UNIT, FeatureStatistics, frechet_distance
 
 

@@ -21,6 +21,7 @@ from jwb_dh_v1.metrics.wer import Counts, corpus, corpus_of, errors
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve, resolve_all
 from jwb_dh_v1.scoring.executors import Execution
+from jwb_dh_v1.stats.means import mean_estimate
 
 # ------------------------------------------------------------------------------------------------------ many clips
 
@@ -62,7 +63,7 @@ def test_a_corpus_without_a_reference_has_no_rate():
     found = corpus_of(["", "..."], ["a", None])
     assert (found.n, found.value, found.median, found.shares, found.by_language) == (0, None, None, None, {})
     assert (found.empty_references, found.insertions_on_empty_references) == (2, 1)
-    assert found.ci95 == (None, "none: fewer than two identities")
+    assert found.estimate is None
 
 
 def test_intervals_resample_people():
@@ -71,21 +72,20 @@ def test_intervals_resample_people():
     heard = [" ".join(w if rng.random() < 0.7 else "x" for w in text.split()) for text in said]
     people = [f"p{i % 12}" for i in range(48)]
     found = corpus_of(said, heard, profile="none", identities=people)
-    (low, high), how = found.micro_ci95
-    assert found.ci95 == found.micro_ci95 and "12 identities" in how
-    assert low < found.micro < high
-    # by hand: people drawn with replacement, all their errors over all their words
-    wrong = np.array(
-        [sum(a != b for a, b in zip(s.split(), h.split(), strict=True)) for s, h in zip(said, heard, strict=True)]
-    )
-    total = np.array([len(text.split()) for text in said])
-    own = np.array([[v[[p == f"p{i}" for p in people]].sum() for i in range(12)] for v in (wrong, total)])
-    drawn = np.random.default_rng(0).integers(0, 12, (1000, 12))
-    order = sorted(range(12), key=lambda i: f"p{i}")
-    by_hand = np.quantile(own[0][order][drawn].sum(1) / own[1][order][drawn].sum(1), [0.025, 0.975])
-    assert (low, high) == pytest.approx(by_hand, abs=1e-12)
-    assert "48 identities" in corpus_of(said, heard).macro_ci95[1]  # every clip its own
-    assert corpus_of(said, heard, identities=["one"] * 48).ci95[0] is None
+    micro, macro = found.micro_estimate, found.macro_estimate
+    assert found.estimate is micro and micro is not None and macro is not None
+    # All errors of people over all their words: the engine's ratio, with clips weighted by their words.
+    wrong = [sum(a != b for a, b in zip(s.split(), h.split(), strict=True)) for s, h in zip(said, heard, strict=True)]
+    words = [len(text.split()) for text in said]
+    rates = [w / n for w, n in zip(wrong, words, strict=True)]
+    assert micro == mean_estimate(rates, people, words, (0, None))
+    assert micro.value == pytest.approx(sum(wrong) / sum(words), rel=1e-12)
+    assert micro.ends[0] < micro.value < micro.ends[1] and micro.clusters == 12
+    assert macro == mean_estimate(rates, people, bounds=(0, None))
+    every = corpus_of(said, heard).macro_estimate
+    assert every is not None and every.clusters == 48  # every clip its own
+    one = corpus_of(said, heard, identities=["one"] * 48).estimate
+    assert one is not None and one.interval is None
 
 
 def test_what_cannot_be_summed_up():
