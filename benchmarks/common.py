@@ -21,7 +21,8 @@ from jwb_dh_v1.errors import MissingWeights
 from jwb_dh_v1.media.annotations import Annotations
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS
-from jwb_dh_v1.networks.pool import HOMES, NetworkPool
+from jwb_dh_v1.networks import scrfd
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -106,7 +107,7 @@ def networks(files: dict[str, Path], boxes: str = "annotations", precision: str 
     """`NetworkPool` on the CPU with every network of `files` loaded."""
     models = NetworkPool(files, "cpu", boxes, precision=precision)  # type: ignore[arg-type]
     if "scrfd" in files:
-        models.scrfd = FixedFace()  # type: ignore[assignment]
+        models.put(scrfd.NETWORK, FixedFace())  # type: ignore[arg-type]
     models.preload(files, "annotations")
     return models
 
@@ -114,8 +115,8 @@ def networks(files: dict[str, Path], boxes: str = "annotations", precision: str 
 def without_memory(models: NetworkPool) -> NetworkPool:
     """A twin with the same networks that remembers no clip."""
     twin = NetworkPool(models.weights, "cpu", models.boxes, models.keypoints, models.precision)
-    for home in {*HOMES.values(), "detector"} & set(vars(models)):
-        setattr(twin, home, vars(models)[home])
+    twin._networks.update(models._networks)
+    vars(twin).update({"detector": models.detector} if "detector" in vars(models) else {})
     return twin
 
 

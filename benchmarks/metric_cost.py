@@ -21,6 +21,7 @@ from common import FixedFace, header, weight_file, without_memory
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import PROTOCOLS
+from jwb_dh_v1.networks import scrfd
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve
 
@@ -60,7 +61,7 @@ def main() -> None:
                 files = {n: weight_file(n, folder) for n in metric.weights if n != "scrfd"}
                 region = "body" if "body" in metric.regions else metric.regions[0]
                 models = NetworkPool(boxes | files, "cpu")
-                models.scrfd = FixedFace()  # type: ignore[assignment]
+                models.put(scrfd.NETWORK, FixedFace())  # type: ignore[arg-type]
                 models.preload(files, "annotations")
                 runs = [seconds(metric, region, table.rule, videos[region], without_memory(models)) for _ in range(2)]
                 print(f"{table.name} {metric.name} {region} {runs[-1]:.2f}", flush=True)

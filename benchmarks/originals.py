@@ -27,9 +27,9 @@ from torch.nn import functional
 from torchvision import transforms
 
 from jwb_dh_v1.metrics.expression import SMALLEST
-from jwb_dh_v1.networks import arcface, deep3d, features_face, i3d, inception
-from jwb_dh_v1.networks.features_vbench import IMAGENET
-from jwb_dh_v1.networks.weights import load_torch
+from jwb_dh_v1.networks import arcface, deep3d, i3d, inception
+from jwb_dh_v1.networks.checkpoint import load_torch
+from jwb_dh_v1.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 FIRST = 16  # frames that the authors look at
 Pair = tuple[Path, Path]  # generated, reference
@@ -47,7 +47,11 @@ class Originals(Vbench):
 
     def _paper_frechet(self, clips: list[list[np.ndarray]], picture: Callable[[np.ndarray], np.ndarray]) -> float:
         net = self.net(lambda path: inception.inception_v3(load_torch(path)), "inception-v3")
-        steps = [transforms.Resize((299, 299)), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]
+        steps = [
+            transforms.Resize((299, 299)),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
         sides = []
         for frames in clips:
             with self.stages("resize"):
@@ -141,7 +145,7 @@ class Originals(Vbench):
             found = []
             for frame in self.by_decord(path):
                 with self.stages("resize"):
-                    face = features_face.align(frame, FixedFace().faces(frame)[1][0])
+                    face = arcface.align(frame, FixedFace().faces(frame)[1][0])
                 with torch.no_grad(), self.stages("ArcFace"):
                     found.append(np.asarray(net(face[None]))[0].astype(np.float64))
             sides.append(found)

@@ -21,7 +21,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from jwb_dh_v1.networks import amt, clip_image, dino, musiq, raft
-from jwb_dh_v1.networks.features_vbench import CLIP, IMAGENET
+from jwb_dh_v1.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Vbench:
@@ -87,7 +87,7 @@ class Vbench:
         net = self.net(dino.load, "dino-vitb16")
         pictures = self._tensor(path)
         with self.stages("resize"):
-            pictures = _transform(InterpolationMode.BILINEAR, False, IMAGENET)(pictures)
+            pictures = _transform(InterpolationMode.BILINEAR, False, (IMAGENET_MEAN, IMAGENET_STD))(pictures)
         found = []
         for picture in pictures:
             with torch.no_grad(), self.stages("DINO"):
@@ -99,7 +99,7 @@ class Vbench:
         net = self.net(clip_image.load, "clip-vit-b-32").requires_grad_(True)
         pictures = self._tensor(path)
         with self.stages("resize"):
-            pictures = _transform(InterpolationMode.BICUBIC, True, CLIP)(pictures)
+            pictures = _transform(InterpolationMode.BICUBIC, True, (clip_image.MEAN, clip_image.STD))(pictures)
         with self.stages("CLIP B/32"):
             found = functional.normalize(net(pictures), dim=-1, p=2).detach()
         return self._similar(list(found[:, None]))
@@ -119,7 +119,7 @@ class Vbench:
                                                                           "laion-aesthetic-l14")  # fmt: skip
         pictures = self._tensor(path)
         with self.stages("resize"):
-            pictures = _transform(InterpolationMode.BICUBIC, True, CLIP)(pictures)
+            pictures = _transform(InterpolationMode.BICUBIC, True, (clip_image.MEAN, clip_image.STD))(pictures)
         scores = []
         for batch in pictures.split(32):
             with torch.no_grad(), self.stages("CLIP L/14"):

@@ -30,9 +30,10 @@ from PIL import Image
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.media.video import write_mp4
 from jwb_dh_v1.metrics import distribution, pixel, wer
+from jwb_dh_v1.networks.checkpoint import load_torch
 from jwb_dh_v1.networks.inception import inception_fid
 from jwb_dh_v1.networks.pool import NetworkPool
-from jwb_dh_v1.networks.weights import load_torch, resolve
+from jwb_dh_v1.networks.weights import resolve
 
 Timed = tuple[float, float]  # value, seconds
 # FID: sums in other orders and folded norms; a matrix root of rank n - 1 adds up to 1e-4. torchmetrics sums PSNR's

@@ -27,21 +27,21 @@ PACKAGE = {
     "jwb_dh_v1.networks.weights:sha256_of": "open and hash",
     "jwb_dh_v1.metrics.region:cut": "crop",
     "jwb_dh_v1.metrics.sample:crop": "crop",
-    "jwb_dh_v1.networks.features_vbench:dino_pictures": "resize",
-    "jwb_dh_v1.networks.features_vbench:clip_pictures": "resize",
-    "jwb_dh_v1.networks.features_vbench:musiq_pictures": "resize",
-    "jwb_dh_v1.networks.features_vbench:multiscale_patches": "resize",
+    "jwb_dh_v1.networks.dino:pictures": "resize",
+    "jwb_dh_v1.networks.clip_image:pictures": "resize",
+    "jwb_dh_v1.networks.musiq:pictures": "resize",
+    "jwb_dh_v1.networks.musiq:multiscale_patches": "resize",
     "jwb_dh_v1.metrics.distribution:pytorch_input": "resize",
     "jwb_dh_v1.metrics.distribution:clean_input": "resize",
     "jwb_dh_v1.metrics.distribution:fvd_input": "resize",
     "jwb_dh_v1.metrics.distribution:paper_fvd_input": "resize",
     "jwb_dh_v1.metrics.distribution:paper_input": "resize",
     "jwb_dh_v1.metrics.distribution:canny": "resize",
-    "jwb_dh_v1.networks.features:_picture": "resize",
-    "jwb_dh_v1.networks.features:_dlib_identity": "dlib",
-    "jwb_dh_v1.metrics.expression:read_mesh": "face mesh",
+    "jwb_dh_v1.networks.mobilenet:_picture": "resize",
+    "jwb_dh_v1.networks.dlib_face:_descriptors": "dlib",
+    "jwb_dh_v1.networks.face_mesh:read_mesh": "face mesh",
     "jwb_dh_v1.networks.detectors.mediapipe:MediaPipe._look": "detector",
-    "jwb_dh_v1.networks.features_face:align": "resize",
+    "jwb_dh_v1.networks.arcface:align": "resize",
     "jwb_dh_v1.networks.deep3d:align": "resize",
     "jwb_dh_v1.metrics.pixel:ssim_index": "pixel metrics",
     "jwb_dh_v1.metrics.pixel:psnr_db": "pixel metrics",
@@ -63,18 +63,18 @@ PACKAGE = {
     "jwb_dh_v1.scoring.run:finished": "results to disk",
 }
 TABLES = {"jwb_dh_v1.metrics.distribution:RESIZE": "resize"}  # functions by name, taken before they can be wrapped
-NETWORKS = {  # attribute of NetworkPool -> stage; RAFT and AMT-S are timed above
-    "dino": "DINO",
-    "clip_b32": "CLIP B/32",
-    "clip_l14": "CLIP L/14",
-    "laion": "LAION head",
-    "musiq": "MUSIQ",
-    "inception_fid": "Inception 2015",
-    "inception_v3": "Inception v3",
+NETWORKS = {  # name in NetworkPool -> stage; RAFT and AMT-S are timed above
+    "dino-vitb16": "DINO",
+    "clip-vit-b-32": "CLIP B/32",
+    "clip-vit-l-14": "CLIP L/14",
+    "laion-aesthetic-l14": "LAION head",
+    "musiq-spaq": "MUSIQ",
+    "inception-2015": "Inception 2015",
+    "inception-v3": "Inception v3",
     "i3d": "I3D",
     "arcface": "ArcFace",
     "deep3d": "Deep3D",
-    "mobilenet": "MobileNetV2",
+    "mobilenet-v2": "MobileNetV2",
 }
 REST = "the rest"
 
@@ -169,8 +169,8 @@ class Stages:
                 table = getattr(importlib.import_module(module), name)
                 stack.enter_context(patch.dict(table, {key: self.timed(f, stage) for key, f in table.items()}))
             stack.enter_context(self._counted_decodes())
-            for home_name, stage in networks.items():
-                net = vars(models).get(home_name) if models is not None else None
+            for network, stage in networks.items():
+                net = models._networks.get(network) if models is not None else None
                 if net is not None:
                     stack.enter_context(patch.object(net, "forward", self.timed(net.forward, stage)))
             yield

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1 import Clip, Sample
+from jwb_dh_v1.networks.network import network_of
 from jwb_dh_v1.networks.pool import NetworkPool
 
 HERE = Path(__file__).parent / "golden"
@@ -98,9 +99,22 @@ def frames_of(name: str, expected: dict[str, Any]) -> np.ndarray:
     return frames
 
 
+# the weight file of each network that `sample_of` takes
+FILE_OF = {
+    "amt": "amt-s",
+    "raft": "raft",
+    "musiq": "musiq-spaq",
+    "dino": "dino-vitb16",
+    "clip_b32": "clip-vit-b-32",
+    "clip_l14": "clip-vit-l-14",
+    "laion": "laion-aesthetic-l14",
+    "face_mesh": "face-mesh",
+}
+
+
 def sample_of(frames: np.ndarray, fps: float = 25.0, **nets: Any) -> Sample:
     """A sample of an array, with networks put where `NetworkPool` would load them."""
     models = NetworkPool(device="cpu")
     for name, net in nets.items():
-        setattr(models, name, net)
+        models.put(network_of(FILE_OF[name]), net)
     return Sample("a", Clip(frames, models=models, fps=fps))

@@ -7,7 +7,7 @@ import numpy as np
 from jwb_dh_v1.errors import TooShort
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Mean
-from jwb_dh_v1.networks import features
+from jwb_dh_v1.networks import mobilenet
 
 
 def pair_scores(vectors: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def pair_scores(vectors: np.ndarray) -> np.ndarray:
 
 def lite_subject_curve(sample: Sample) -> np.ndarray:
     """Pair scores of MobileNetV2 features of the whole frame."""
-    return pair_scores(features.mobilenet(sample.generated, "whole"))
+    return pair_scores(mobilenet.features(sample.generated, "whole"))
 
 
 def lite_subject(sample: Sample) -> Mean:
@@ -44,7 +44,7 @@ def lite_subject(sample: Sample) -> Mean:
 
 def lite_background_curve(sample: Sample) -> np.ndarray:
     """Pair scores of MobileNetV2 features of the centre square."""
-    return pair_scores(features.mobilenet(sample.generated, "centre"))
+    return pair_scores(mobilenet.features(sample.generated, "centre"))
 
 
 def lite_background(sample: Sample) -> Mean:

@@ -22,7 +22,8 @@ from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet, frechet_distance
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Mean
-from jwb_dh_v1.networks.features import BATCH, IMAGENET_MEAN, IMAGENET_STD, models_of
+from jwb_dh_v1.networks.pool import models_of
+from jwb_dh_v1.networks.preprocessing import BATCH, IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +181,9 @@ def inception_2015(clip: Clip, resize: Resize = "pytorch") -> np.ndarray:
     """Pooled features of every frame by the 2015 Inception, float32 [T, 2048]."""
 
     def make() -> np.ndarray:
-        net, device = models_of(clip).inception_fid, models_of(clip).device
+        from jwb_dh_v1.networks import inception  # here, because it imports torch
+
+        net, device = models_of(clip).get(inception.FID), models_of(clip).device
         return np.concatenate([_run(net, RESIZE[resize](chunk), device) for chunk in clip.chunks(BATCH)])
 
     return clip.feature(("inception-2015", resize), make)
@@ -207,7 +210,9 @@ def i3d_logits(clip: Clip) -> np.ndarray:
     check_fvd_length(clip)
 
     def make() -> np.ndarray:
-        return _run(models_of(clip).i3d, fvd_input(_first(clip, FVD_FRAMES)), models_of(clip).device)
+        from jwb_dh_v1.networks import i3d
+
+        return _run(models_of(clip).get(i3d.NETWORK), fvd_input(_first(clip, FVD_FRAMES)), models_of(clip).device)
 
     return clip.feature(("i3d-k400", FVD_FRAMES), make)
 
@@ -223,7 +228,9 @@ def paper_inception(clip: Clip, edges: bool = False) -> np.ndarray:
         raise TooShort(f"FID of one pair of clips needs at least 2 frames, {clip.name} has {len(clip)}.")
 
     def make() -> np.ndarray:
-        net, device = models_of(clip).inception_v3, models_of(clip).device
+        from jwb_dh_v1.networks import inception
+
+        net, device = models_of(clip).get(inception.V3), models_of(clip).device
         chunks = clip.chunks(BATCH, 0, PAPER_FRAMES)
         pictures = (paper_input(canny(chunk) if edges else chunk) for chunk in chunks)
         return np.concatenate([_run(net, x, device) for x in pictures])
@@ -235,7 +242,11 @@ def paper_i3d(clip: Clip) -> np.ndarray:
     """I3D logits of the first 16 frames as the authors compute them, float32 [1, 400]."""
 
     def make() -> np.ndarray:
-        return _run(models_of(clip).i3d, paper_fvd_input(_first(clip, PAPER_FRAMES)), models_of(clip).device)
+        from jwb_dh_v1.networks import i3d
+
+        return _run(
+            models_of(clip).get(i3d.NETWORK), paper_fvd_input(_first(clip, PAPER_FRAMES)), models_of(clip).device
+        )
 
     return clip.feature(("i3d-k400-paper",), make)
 

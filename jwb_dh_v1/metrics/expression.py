@@ -8,8 +8,7 @@ authors call E-FID is the FID of Canny edges (`distribution.paper_efid`). Values
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +17,10 @@ from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.distribution import frechet_of
 from jwb_dh_v1.metrics.feature_statistics import Frechet
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks.detectors.litert import Square, sigmoid
-from jwb_dh_v1.networks.features import BATCH, models_of
-
-if TYPE_CHECKING:
-    from jwb_dh_v1.networks.detectors.litert import Model
+from jwb_dh_v1.networks import face_mesh
+from jwb_dh_v1.networks.face_mesh import LEFT_EYE, RIGHT_EYE
+from jwb_dh_v1.networks.pool import models_of
+from jwb_dh_v1.networks.preprocessing import BATCH
 
 # Pixels per unit of the standard face: eyes 6 pixels apart. What is smaller shows no expression, and enlarging the
 # picture until its eyes are 63 pixels apart would take gigabytes.
@@ -32,7 +30,7 @@ SMALLEST = 10.0
 def coefficients(clip: Clip) -> np.ndarray:
     """Deep3DFaceRecon's coefficients of every frame with a face, float32 [n, 257].
 
-    The face is that of `features_face.five_points`. Frames without one, or with one that is smaller than `SMALLEST`,
+    The face is that of `scrfd.five_points`. Frames without one, or with one that is smaller than `SMALLEST`,
     are left out.
 
     Raises:
@@ -43,9 +41,9 @@ def coefficients(clip: Clip) -> np.ndarray:
     def make() -> np.ndarray:
         import torch
 
-        from jwb_dh_v1.networks import deep3d, features_face
+        from jwb_dh_v1.networks import deep3d, scrfd
 
-        points, net, device = features_face.five_points(clip), models_of(clip).deep3d, models_of(clip).device
+        points, net, device = scrfd.five_points(clip), models_of(clip).get(deep3d.NETWORK), models_of(clip).device
         height = clip.size[1]
         seen = [bool(np.isfinite(five).all()) and deep3d.pose(five, height)[0] >= SMALLEST for five in points]
         found, at = [], 0
@@ -90,12 +88,6 @@ def efid_facts(sample: Sample) -> dict[str, Any]:
 # lite: distances on the face mesh
 
 FRAMES = 32  # per clip part, evenly spaced
-# Looks at a frame: two to find the face's square, one to read it. Turning the picture by 15 degrees changes the numbers
-# by up to 0.3 with one look (root mean square over a clip), by 0.12 with two, by 0.07 with three or four.
-LOOKS = 3
-CROP = 1.5  # of the mesh's size (mediapipe `face_landmark_landmarks_to_roi.pbtxt`)
-PRESENT = 0.5  # the mesh's own certainty that there is a face (`face_landmark_cpu.pbtxt`)
-RIGHT_EYE, LEFT_EYE = 33, 263  # outer corners, the person's own right and left
 
 # Each row: two mesh points, and the distance in a usual face at rest, in distances of the outer eye corners. Between
 # points of the mouth and the nose, the eyes or the chin (the lips' own thickness tells pursed from pressed), of the
@@ -143,35 +135,6 @@ def mesh_expression(mesh: np.ndarray) -> np.ndarray:
     return np.asarray(TENTHS * (lengths / np.linalg.norm(mesh[RIGHT_EYE] - mesh[LEFT_EYE]) - usual))
 
 
-def read_mesh(model: Model, frame: np.ndarray) -> np.ndarray | None:
-    """The face mesh of the face that fills a frame: float64 [468, 3] in pixels, upright, or None where there is none.
-
-    The network sees a square about the face with the eyes level, so it looks more than once: first at the whole frame,
-    then about the mesh it found, as MediaPipe does from frame to frame.
-
-    Args:
-        model: MediaPipe's `face_landmark.tflite`.
-        frame: uint8 [H, W, 3] RGB.
-
-    """
-    square = Square.around(0, 0, frame.shape[1], frame.shape[0])
-    for _ in range(LOOKS):
-        points, logit = model(square.cut(frame, model.size))
-        if sigmoid(logit).item() < PRESENT:
-            return None
-        raw = points.reshape(468, 3).astype(np.float64) / model.size
-        flat = square.to_picture(raw[:, :2])
-        x, y = flat[LEFT_EYE] - flat[RIGHT_EYE]
-        angle = math.atan2(y, x)
-        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        level = flat @ turn
-        mesh = np.column_stack([level, raw[:, 2] * square.side])
-        low, high = level.min(axis=0), level.max(axis=0)
-        centre = turn @ (low + high) / 2
-        square = Square(float(centre[0]), float(centre[1]), CROP * float((high - low).max()), angle)
-    return mesh
-
-
 def lite_expression(clip: Clip) -> np.ndarray:
     """`mesh_expression` of up to 32 evenly spaced frames of a face part, float64 [n, 16], without those with no face.
 
@@ -182,7 +145,7 @@ def lite_expression(clip: Clip) -> np.ndarray:
 
     def make() -> np.ndarray:
         moments = _moments(clip)
-        meshes = [read_mesh(models_of(clip).face_mesh, frame) for frame in clip.take(moments)]
+        meshes = face_mesh.meshes(clip, moments)
         found = [mesh_expression(mesh) for mesh in meshes if mesh is not None]
         if not found:
             raise NotApplicable(f"no face: {clip.name} shows none in {len(moments)} frames")

@@ -8,12 +8,12 @@ from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.distribution import FVD_FRAMES, check_fvd_length, frechet_of
 from jwb_dh_v1.metrics.feature_statistics import Frechet
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks import features
+from jwb_dh_v1.networks import mobilenet
 
 
 def lite_fid(sample: Sample) -> Frechet:
     """FID's formula on pooled MobileNetV2 features of all frames of all clips (in FID: the 2015 Inception)."""
-    return frechet_of(sample, features.mobilenet)
+    return frechet_of(sample, mobilenet.features)
 
 
 def lite_fvd(sample: Sample) -> Frechet:
@@ -31,5 +31,5 @@ def lite_fvd(sample: Sample) -> Frechet:
 def clip_vector(clip: Clip) -> np.ndarray:
     """Mean and mean absolute step of the first 16 frames' features, float64 [1, 2560]."""
     check_fvd_length(clip)
-    found = features.mobilenet(clip)[:FVD_FRAMES].astype(np.float64)
+    found = mobilenet.features(clip)[:FVD_FRAMES].astype(np.float64)
     return np.concatenate([found.mean(axis=0), np.abs(np.diff(found, axis=0)).mean(axis=0)])[None]

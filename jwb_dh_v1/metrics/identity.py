@@ -14,7 +14,7 @@ from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.metrics.region import MARGIN
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Mean
-from jwb_dh_v1.networks import features, features_face
+from jwb_dh_v1.networks import dlib_face
 
 FRAMES = 16  # per clip part, evenly spaced: dlib's network takes 65 ms a face on two cores
 SAME_PERSON = 0.6  # dlib's own decision threshold for the distance of two descriptors
@@ -76,10 +76,12 @@ def csim_facts(sample: Sample) -> dict[str, Any]:
 
 def _csim(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cosines float64 [n], and where the generated and the reference frames show a face, bool [n] each."""
+    from jwb_dh_v1.networks import arcface  # here, because it imports torch
+
     start, stop = sample.frame_overlap()
     assert sample.reference is not None
     clips = sample.generated, sample.reference
-    a, b = (features_face.arcface(c)[start - c.start : stop - c.start].astype(np.float64) for c in clips)
+    a, b = (arcface.embeddings(c)[start - c.start : stop - c.start].astype(np.float64) for c in clips)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines = np.clip((a * b).sum(axis=1) / lengths, -1, 1)  # rounding may leave the range by 2e-16
     return cosines, *(np.isfinite(features).all(axis=1) for features in (a, b))
@@ -91,8 +93,8 @@ def lite_csim_curve(sample: Sample) -> np.ndarray:
     if sample.reference is None:
         raise NotApplicable("there is no reference to compare with")
     moments = np.unique(np.linspace(start, stop - 1, FRAMES).round().astype(int))
-    ours = features.dlib_identity(sample.generated, moments - sample.generated.start, MARGIN)
-    theirs = features.dlib_identity(sample.reference, moments - sample.reference.start, MARGIN)
+    ours = dlib_face.descriptors(sample.generated, moments - sample.generated.start, MARGIN)
+    theirs = dlib_face.descriptors(sample.reference, moments - sample.reference.start, MARGIN)
     return rescaled_cosine(ours, theirs)
 
 

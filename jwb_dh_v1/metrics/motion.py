@@ -16,7 +16,7 @@ from jwb_dh_v1.errors import NotFinite, TooShort, TooSmall
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Rate
-from jwb_dh_v1.networks.features import models_of
+from jwb_dh_v1.networks.pool import models_of
 
 FLOW_SIDE = 256  # the shorter side that DIS sees; VBench's threshold is 6 px at this size
 RAFT_SIDE = 121  # pixels; a smaller side pads to 120 or less, where RAFT's coarsest correlations give NaN
@@ -142,7 +142,7 @@ def _raft(clip: Clip, whole: bool) -> np.ndarray:
     if min(width, height) < RAFT_SIDE:
         raise TooSmall(f"{clip.name} is {width} x {height} px; RAFT's flow needs {RAFT_SIDE} px on the shorter side.")
     scores = np.full(max(0, -(-len(clip) // interval(clip.fps)) - 1), np.nan)
-    for at, flow in enumerate(raft.flows(models_of(clip).raft, sampled(clip))):
+    for at, flow in enumerate(raft.flows(models_of(clip).get(raft.NETWORK), sampled(clip))):
         scores[at] = top_motion(flow)
         if not np.isfinite(scores[at]):
             raise NotFinite(f"RAFT's flow of {clip.name} is NaN or infinite.")

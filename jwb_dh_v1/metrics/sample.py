@@ -11,7 +11,7 @@ from jwb_dh_v1.errors import LengthMismatch, NotApplicable, SizeMismatch
 from jwb_dh_v1.media.annotations import Annotations
 from jwb_dh_v1.media.clip import CHUNK, Clip
 from jwb_dh_v1.metrics.region import PARTS, Crop, CropRule, Region, crop
-from jwb_dh_v1.networks.features import models_of
+from jwb_dh_v1.networks.pool import models_of
 
 
 @dataclass(frozen=True)

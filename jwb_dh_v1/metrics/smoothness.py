@@ -17,7 +17,7 @@ from jwb_dh_v1.errors import TooShort, TooSmall
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Mean
-from jwb_dh_v1.networks.features import models_of
+from jwb_dh_v1.networks.pool import models_of
 
 AMT_SIDE = 113  # the smallest shorter side in pixels that is 128 when padded to a multiple of 16
 LITE_SIDE = 256  # the shorter side is made this small before DIS looks, as for dynamic degree
@@ -67,7 +67,8 @@ def _amt(clip: Clip) -> np.ndarray:
 
     models = models_of(clip)
     return np.array(
-        [cv2.absdiff(seen, amt.middle(models.amt, a, b, models.device)).mean() for a, seen, b in triples], np.float64
+        [cv2.absdiff(seen, amt.middle(models.get(amt.NETWORK), a, b, models.device)).mean() for a, seen, b in triples],
+        np.float64,
     )
 
 

@@ -16,7 +16,7 @@ from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Mean, WordErrorState
 from jwb_dh_v1.metrics.wer import Errors, errors
 from jwb_dh_v1.metrics.wer_profiles import base
-from jwb_dh_v1.networks import features
+from jwb_dh_v1.networks import whisper, whisper_large
 
 Ear = Callable[[Clip, str], str]  # clip and language -> the words heard
 
@@ -65,11 +65,11 @@ def wer_facts(sample: Sample) -> dict[str, Any]:
 
 
 def _tiny(clip: Clip, language: str) -> str:
-    return features.whisper_text(clip)
+    return whisper.text_of(clip)
 
 
 def _large(clip: Clip, language: str) -> str:
-    return features.large_whisper_text(clip, language)
+    return whisper_large.text_of(clip, language)
 
 
 def _facts(sample: Sample, ear: Ear) -> dict[str, Any]:

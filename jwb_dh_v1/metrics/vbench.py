@@ -11,44 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.consistency import pair_scores
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Mean
-from jwb_dh_v1.networks.features import models_of
-
-
-def dino(clip: Clip) -> np.ndarray:
-    """DINO ViT-B/16 features of every frame, float32 [T, 768]."""
-
-    def make() -> np.ndarray:
-        from jwb_dh_v1.networks import features_vbench  # here, because it imports torch
-
-        return features_vbench.dino(models_of(clip).dino, clip.chunks(features_vbench.BATCH))
-
-    return clip.feature("dino-vitb16", make)
-
-
-def clip_b32(clip: Clip) -> np.ndarray:
-    """CLIP ViT-B/32 embeddings of every frame's centre square, float32 [T, 512]."""
-
-    def make() -> np.ndarray:
-        from jwb_dh_v1.networks import features_vbench
-
-        return features_vbench.clip_image(models_of(clip).clip_b32, clip.chunks(features_vbench.BATCH))
-
-    return clip.feature("clip-vit-b-32", make)
-
-
-def clip_l14(clip: Clip) -> np.ndarray:
-    """CLIP ViT-L/14 embeddings of every frame's centre square, float32 [T, 768]."""
-
-    def make() -> np.ndarray:
-        from jwb_dh_v1.networks import features_vbench
-
-        return features_vbench.clip_image(models_of(clip).clip_l14, clip.chunks(features_vbench.BATCH))
-
-    return clip.feature("clip-vit-l-14", make)
+from jwb_dh_v1.networks import clip_image, dino
 
 
 def subject_curve(sample: Sample) -> np.ndarray:
@@ -58,7 +24,7 @@ def subject_curve(sample: Sample) -> np.ndarray:
         TooShort: a single frame (VBench divides by zero there).
 
     """
-    return pair_scores(dino(sample.generated))
+    return pair_scores(dino.features(sample.generated))
 
 
 def subject(sample: Sample) -> Mean:
@@ -75,7 +41,7 @@ def background_curve(sample: Sample) -> np.ndarray:
         TooShort: a single frame.
 
     """
-    return pair_scores(clip_b32(sample.generated))
+    return pair_scores(clip_image.features_b32(sample.generated))
 
 
 def background(sample: Sample) -> Mean:
@@ -85,30 +51,12 @@ def background(sample: Sample) -> Mean:
 
 def aesthetic_curve(sample: Sample) -> np.ndarray:
     """LAION's aesthetic score of every frame divided by 10, float64 [T], usually 0.3 to 0.7, bounded by nothing."""
-    import torch
-
-    embeddings = clip_l14(sample.generated)
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    head = models_of(sample.generated).laion
-    with torch.inference_mode():
-        scores: np.ndarray = head(torch.from_numpy(unit).to(head.weight.device))[:, 0].cpu().numpy()
-    return scores.astype(np.float64) / 10
+    return clip_image.aesthetic_scores(sample.generated).astype(np.float64) / 10
 
 
 def aesthetic(sample: Sample) -> Mean:
     """VBench's aesthetic quality: the mean over all frames."""
     return Mean.of(float(aesthetic_curve(sample).mean()))
-
-
-def musiq(clip: Clip) -> np.ndarray:
-    """MUSIQ scores (trained on SPAQ) of every frame, float32 [T], on the network's own scale of 0..100."""
-
-    def make() -> np.ndarray:
-        from jwb_dh_v1.networks import features_vbench
-
-        return features_vbench.musiq(models_of(clip).musiq, clip.chunks(features_vbench.BATCH))
-
-    return clip.feature("musiq-spaq", make)
 
 
 def imaging_curve(sample: Sample) -> np.ndarray:
@@ -122,7 +70,9 @@ def imaging_curve(sample: Sample) -> np.ndarray:
             Any other size is scored, down to a single pixel: the scales are enlarged and patches filled up.
 
     """
-    return musiq(sample.generated).astype(np.float64) / 100
+    from jwb_dh_v1.networks import musiq  # here, because it imports torch
+
+    return musiq.scores(sample.generated).astype(np.float64) / 100
 
 
 def imaging(sample: Sample) -> Mean:

@@ -24,7 +24,8 @@ from torch import nn
 from torch.nn import functional
 
 from jwb_dh_v1.errors import NotFinite
-from jwb_dh_v1.networks.checkpoint import filled
+from jwb_dh_v1.networks.checkpoint import filled, load_torch
+from jwb_dh_v1.networks.network import Network
 
 SIDES = 16  # height and width of what the network sees are multiples of this
 SMALLEST = 128  # below, the coarsest of the matching levels is one cell wide, and places in it are 0 / 0
@@ -334,9 +335,10 @@ def from_state(state: Mapping[str, torch.Tensor]) -> AmtS:
 
 
 def load(path: Path) -> AmtS:
-    """`from_state` of a verified `amt-s.pth` (`weights.load_torch`: only tensors are unpickled)."""
-    from jwb_dh_v1.networks.weights import load_torch
-
+    """`from_state` of a verified `amt-s.pth`."""
     # The published file's dict was made by calling typing.OrderedDict, whose name stands in the pickle for that reason.
     with torch.serialization.safe_globals([typing.OrderedDict]):
         return from_state(load_torch(path))
+
+
+NETWORK = Network("amt-s", lambda weights, _: load(weights["amt-s"]))

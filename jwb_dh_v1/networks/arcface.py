@@ -3,7 +3,8 @@
 Architecture and key names are those of deepinsight/insightface 7fadd42, `iresnet50` of
 `recognition/arcface_torch/backbones/iresnet.py`. `w600k_r50.onnx` of the pack `buffalo_l` is such a network trained on
 WebFace600K and exported, where weights have no names, so that it runs on ONNX Runtime. Both are called with the crops
-as bytes.
+as bytes. Crops are made as insightface makes them: SCRFD's five points, the similarity transform onto the template of
+`python-package/insightface/utils/face_align.py`, `cv2.warpAffine`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
 
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.networks.checkpoint import filled
-from jwb_dh_v1.networks.scrfd import Graph
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.networks.checkpoint import filled, load_torch
+from jwb_dh_v1.networks.network import Network
+from jwb_dh_v1.networks.pool import models_of
+from jwb_dh_v1.networks.scrfd import Graph, five_points
 
 SIDE, WIDTH = 112, 512  # of a crop in pixels; of an embedding
 DEPTHS = {64: 3, 128: 4, 256: 14, 512: 3}  # blocks by channels
+BATCH = 16  # crops per forward pass
 MIDDLE = 127.5  # RGB 0..255 goes to -1..1
+# Where the left eye, right eye, nose, left and right corner of the mouth lie in a crop of 112 pixels.
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
+)
 
 
 class _Block(nn.Module):
@@ -67,7 +77,7 @@ class ArcFace(nn.Module):
         """Embeddings, not normalised.
 
         Args:
-            crops: uint8 [n, 112, 112, 3] RGB, aligned faces (`features_face.align`).
+            crops: uint8 [n, 112, 112, 3] RGB, aligned faces (`align`).
 
         Returns:
             float32 [n, 512]; norms of about 1200 for the seeded network.
@@ -88,7 +98,7 @@ class OnnxArcFace(nn.Module):
 
     Args:
         path: `w600k_r50.onnx`, or another face network from [n, 3, 112, 112] to [n, 512].
-        device: where it runs, for good (`nets.scrfd.Graph`).
+        device: where it runs, for good (`scrfd.Graph`).
 
     Raises:
         MissingPackage: `onnxruntime` is not installed (extra `dwpose`).
@@ -172,6 +182,64 @@ def load(path: Path, device: str = "cpu") -> ArcFace | OnnxArcFace:
         onnx = file.read(1) == b"\x08"  # field 1 of a model, its version; archives of tensors begin with P or 0x80
     if onnx:
         return OnnxArcFace(path, device)
-    from jwb_dh_v1.networks.weights import load_torch
+    return from_state(load_torch(path))
 
-    return from_state(load_torch(path)).to(device)
+
+NETWORK = Network("arcface", lambda weights, device: load(weights["arcface"], device))
+
+
+def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Turn, scale and shift (no mirroring) that bring points nearest to a target: Umeyama's least squares solution.
+
+    Args:
+        points, target: float [n, 2], x, y; the points must not all coincide.
+
+    Returns:
+        float64 [2, 3], to be applied to columns (x, y, 1).
+
+    """
+    # In two dimensions a similarity is z -> a z + b over complex numbers, and so linear.
+    z, w = (p.astype(np.float64) @ np.array([1, 1j]) for p in (points, target))
+    centred = z - z.mean()
+    a = np.vdot(centred, w - w.mean()) / np.vdot(centred, centred).real
+    b = w.mean() - a * z.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def align(frame: np.ndarray, points: np.ndarray, size: int = SIDE) -> np.ndarray:
+    """A face in ArcFace's position.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        points: float [5, 2], x, y in pixels of the frame, in the order of `five_points`.
+        size: side of the crop in pixels.
+
+    Returns:
+        uint8 [size, size, 3]: bilinear, black where the frame ends.
+
+    """
+    matrix = similarity(points, TEMPLATE * np.float32(size / SIDE))
+    crop: np.ndarray = cv2.warpAffine(np.ascontiguousarray(frame), matrix, (size, size), flags=cv2.INTER_LINEAR)
+    return crop
+
+
+def embeddings(clip: Clip) -> np.ndarray:
+    """ArcFace embeddings of the person's face in every frame.
+
+    Returns:
+        float32 [T, 512], not normalised. Rows of NaN where no face is found.
+
+    """
+
+    def make() -> np.ndarray:
+        points, net = five_points(clip), models_of(clip).get(NETWORK)
+        found = np.full((len(clip), 512), np.nan, np.float32)
+        at = 0
+        for chunk in clip.chunks(BATCH):
+            here = np.flatnonzero(np.isfinite(points[at : at + len(chunk)]).all(axis=(1, 2)))
+            if len(here):
+                found[at + here] = net(np.stack([align(chunk[i], points[at + i]) for i in here]))
+            at += len(chunk)
+        return found
+
+    return clip.feature("arcface", make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -35,3 +36,9 @@ def filled(make: Callable[[], Net], state: Mapping[str, torch.Tensor], what: str
     except (RuntimeError, AttributeError) as error:  # AttributeError: a value is no tensor
         raise SetupError(f"{name} is no {what}: {str(error).splitlines()[-1].strip()}") from None
     return net.eval().requires_grad_(False)
+
+
+def load_torch(path: Path) -> dict[str, torch.Tensor]:
+    """A verified state dict on the CPU; only tensors are unpickled (`weights_only=True`)."""
+    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

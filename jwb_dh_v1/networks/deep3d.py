@@ -17,7 +17,8 @@ from torch import nn
 from torchvision.models import resnet50
 
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.networks.checkpoint import filled
+from jwb_dh_v1.networks.checkpoint import filled, load_torch
+from jwb_dh_v1.networks.network import Network
 
 SIDE = 224  # pixels of the network's picture
 RESCALE = 102.0  # pixels per unit of `STANDARD_FACE` in that picture; the eyes are then 63 pixels apart
@@ -131,10 +132,11 @@ def load(path: Path) -> Deep3D:
         SetupError: the file holds no such network.
 
     """
-    from jwb_dh_v1.networks.weights import load_torch
-
     held = load_torch(path)
     state = held.get("net_recon")
     if not isinstance(state, Mapping):
         raise SetupError(f"{path.name} holds no `net_recon`; expected is Deep3DFaceRecon_pytorch's epoch_20.pth.")
     return from_state(state)
+
+
+NETWORK = Network("deep3d", lambda weights, _: load(weights["deep3d"]), channels_last=True)

@@ -15,6 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from jwb_dh_v1.networks.checkpoint import load_torch
+from jwb_dh_v1.networks.network import Network
+
 SIDE = 224  # pixels per side of the input
 CLASSES = 400
 SHORTEST = 9  # frames: after three halvings the last pool needs two steps in time
@@ -169,8 +172,6 @@ def load_i3d(path: Path) -> nn.Module:
 
     A TorchScript file is a program: hand in verified files only (`weights.resolve`).
     """
-    from jwb_dh_v1.networks.weights import load_torch
-
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             scripted = any("/code/" in name for name in archive.namelist())
@@ -178,3 +179,6 @@ def load_i3d(path: Path) -> nn.Module:
             graph = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
             return TorchScriptI3d(graph.eval())
     return i3d(load_torch(path))
+
+
+NETWORK = Network("i3d", lambda weights, _: load_i3d(weights["i3d"]), channels_last=True, half=True)

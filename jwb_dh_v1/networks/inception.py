@@ -23,6 +23,9 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
+from jwb_dh_v1.networks.checkpoint import load_torch
+from jwb_dh_v1.networks.network import Network
+
 SIDE = 299  # pixels per side of the input
 CHANNELS = 2048
 
@@ -112,3 +115,19 @@ def _finished(net: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
     net.load_state_dict(state)
     net.fc = nn.Identity()
     return net.eval().requires_grad_(False)
+
+
+FID = Network(
+    "inception-2015",
+    lambda weights, _: inception_fid(load_torch(weights["inception-2015"])),
+    fold_norms=True,
+    channels_last=True,
+    half=True,
+)
+V3 = Network(
+    "inception-v3",
+    lambda weights, _: inception_v3(load_torch(weights["inception-v3"])),
+    fold_norms=True,
+    channels_last=True,
+    half=True,
+)

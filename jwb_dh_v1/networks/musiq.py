@@ -13,16 +13,22 @@ instead of 337).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from jwb_dh_v1.errors import TooSmall
-from jwb_dh_v1.networks.checkpoint import filled
+from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.networks.checkpoint import filled, load_torch
+from jwb_dh_v1.networks.network import Network
+from jwb_dh_v1.networks.pool import models_of
+from jwb_dh_v1.networks.preprocessing import BATCH, resize
 
+LONGER = 512  # imaging quality looks at nothing larger
 PATCH = 32  # pixels per side
 SCALES = 224, 384  # longer sides of the smaller pictures; the picture itself is the third
 GRID = 10  # cells per side of the position table
@@ -232,7 +238,55 @@ def from_state(state: Mapping[str, torch.Tensor], name: str = "This") -> Musiq:
 
 
 def load(path: Path) -> Musiq:
-    """`from_state` of a verified `musiq_spaq_ckpt-358bb6af.pth` (`weights.load_torch`: only tensors are unpickled)."""
-    from jwb_dh_v1.networks.weights import load_torch
-
+    """`from_state` of a verified `musiq_spaq_ckpt-358bb6af.pth`."""
     return from_state(load_torch(path), path.name)
+
+
+NETWORK = Network("musiq-spaq", lambda weights, _: load(weights["musiq-spaq"]), onednn=True)
+
+
+def longer_shape(height: int, width: int) -> tuple[int, int]:
+    """(height, width) that VBench shows to MUSIQ: a longer side above 512 becomes 512, both sides are truncated.
+
+    Raises:
+        TooSmall: nothing is left of the shorter side in MUSIQ's smallest scale, as the longer one is at least 448 times
+            as long (or more than 256 times, if it exceeds 512 px and the first resize truncates).
+
+    """
+    scale = min(1.0, LONGER / max(height, width))
+    shape = int(scale * height), int(scale * width)
+    scaled_shape(*shape, min(SCALES))
+    return shape
+
+
+def pictures(frames: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """What MUSIQ's scales are made of: longer side to 512 at most, bilinearly (VBench's mode `longer`).
+
+    Args:
+        frames: uint8 [n, H, W, 3] RGB.
+        device: where to resize.
+
+    Returns:
+        float32 [n, 3, h, w] in 0..1; h and w as `longer_shape`.
+
+    """
+    return resize(frames, "bilinear", device, longer_shape(*frames.shape[1:3])) / 255
+
+
+def scores(clip: Clip) -> np.ndarray:
+    """MUSIQ scores of every frame, float32 [T], trained to be in 0..100.
+
+    Raises:
+        TooSmall: as `longer_shape`.
+
+    """
+
+    return clip.feature("musiq-spaq", lambda: scores_of(models_of(clip).get(NETWORK), clip.chunks(BATCH)))
+
+
+def scores_of(net: nn.Module, chunks: Iterable[np.ndarray]) -> np.ndarray:
+    """`scores` of frames given in batches, uint8 [n, H, W, 3] RGB each."""
+    device = next(net.parameters()).device
+    with torch.inference_mode():
+        found = [net(*multiscale_patches(pictures(chunk, device))).cpu().numpy() for chunk in chunks]
+    return np.concatenate(found)

@@ -18,7 +18,8 @@ import torch
 from torch.nn import functional
 from torchvision.models.optical_flow import RAFT, raft_large
 
-from jwb_dh_v1.networks.checkpoint import filled
+from jwb_dh_v1.networks.checkpoint import filled, load_torch
+from jwb_dh_v1.networks.network import Network
 
 UPDATES = 20
 CELL = 8  # pixels per side of a cell of the coarse flow
@@ -72,10 +73,11 @@ def from_state(state: Mapping[str, torch.Tensor]) -> RAFT:
 
 
 def load(path: Path) -> RAFT:
-    """`from_state` of a verified `raft-things.pth` (`weights.load_torch`: only tensors are unpickled)."""
-    from jwb_dh_v1.networks.weights import load_torch
-
+    """`from_state` of a verified `raft-things.pth`."""
     return from_state(load_torch(path))
+
+
+NETWORK = Network("raft", lambda weights, _: load(weights["raft"]))
 
 
 def padded(picture: torch.Tensor) -> torch.Tensor:

@@ -20,16 +20,12 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jwb_dh_v1.errors import MissingWeights, SetupError, TermsNotAccepted, WrongHash
 from jwb_dh_v1.files import CHUNK, sha256_of
 from jwb_dh_v1.networks.weights_table import FILES as FILES
 from jwb_dh_v1.networks.weights_table import TERMS as TERMS
 from jwb_dh_v1.networks.weights_table import File, Hub, Package, Source, Url
-
-if TYPE_CHECKING:
-    import torch
 
 ACCEPTED = "accepted.json"
 
@@ -259,11 +255,3 @@ def _fetch_one(file: File, scratch: Path, archives: dict[str, Path], say: Callab
         partial.replace(target)
         return target
     raise MissingWeights(f"{file.name} could not be fetched:\n  " + "\n  ".join(reasons))
-
-
-def load_torch(path: Path) -> dict[str, torch.Tensor]:
-    """A verified state dict on the CPU; only tensors are unpickled (`weights_only=True`)."""
-    import torch
-
-    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state

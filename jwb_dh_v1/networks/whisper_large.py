@@ -16,8 +16,11 @@ import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable, SetupError
 from jwb_dh_v1.media.audio import is_silent
+from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.networks.ctranslate2 import fill
-from jwb_dh_v1.networks.whisper import RATE, inference, primary
+from jwb_dh_v1.networks.network import Network
+from jwb_dh_v1.networks.pool import models_of
+from jwb_dh_v1.networks.whisper import RATE, heard, inference, primary
 
 NAME = "whisper-large-v3"
 FILES = (NAME, f"{NAME}/config.json", f"{NAME}/generation_config.json", f"{NAME}/tokenizer.json")
@@ -117,7 +120,7 @@ class LargeWhisper:
             return ""
         # An English-only model is not to be asked.
         asked = {"language": token, "task": "transcribe"} if settings.is_multilingual else {}
-        heard = self.features(
+        given = self.features(
             np.pad(samples, (0, max(0, SHORTEST - len(samples)))),
             sampling_rate=RATE,
             return_tensors="pt",
@@ -127,11 +130,26 @@ class LargeWhisper:
         )
         with inference(self.threads):
             found = self.model.generate(
-                heard.input_features.to(self.device, self.model.dtype),
-                attention_mask=heard.attention_mask.to(self.device),
+                given.input_features.to(self.device, self.model.dtype),
+                attention_mask=given.attention_mask.to(self.device),
                 return_timestamps=True,
                 **asked,
             )
         # Text has the lowest numbers; the end, languages, tasks and timestamps follow.
         text: str = self.tokenizer.decode([token for token in found[0].tolist() if token < settings.eos_token_id])
         return text.strip()
+
+
+NETWORK = Network(NAME, load_large)
+
+
+def text_of(clip: Clip, language: str) -> str:
+    """The words Whisper large-v3 hears in the clip's audio track, in a language (ISO 639-1); equal audio is heard once.
+
+    Raises:
+        NotApplicable: the clip has no audio track, or Whisper does not know the language.
+        BadAudio: the track cannot be decoded.
+
+    """
+    hear = lambda samples: models_of(clip).get(NETWORK).transcribe(samples, language)  # noqa: E731
+    return heard(clip, NAME, language, hear)

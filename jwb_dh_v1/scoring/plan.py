@@ -13,7 +13,8 @@ from jwb_dh_v1.metrics import Protocol, protocol
 from jwb_dh_v1.metrics.policy import POLICIES, Policy
 from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
-from jwb_dh_v1.networks.pool import NetworkPool, Precision
+from jwb_dh_v1.networks.network import Precision
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import FILES, own_hashes, resolve, resolve_all
 from jwb_dh_v1.version import __version__
 

@@ -25,7 +25,8 @@ from jwb_dh_v1.media.worker import Decoder
 from jwb_dh_v1.metrics.policy import Policy
 from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.networks.pool import NetworkPool, Precision
+from jwb_dh_v1.networks.network import Precision
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.parallel import connected
 from jwb_dh_v1.scoring.aggregator import Aggregator

@@ -25,6 +25,7 @@ from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, SetupError
 from jwb_dh_v1.media.annotations import PARTS
 from jwb_dh_v1.media.audio import Audio, decode_audio
 from jwb_dh_v1.media.video import replace_audio
+from jwb_dh_v1.networks import whisper
 from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
@@ -263,7 +264,7 @@ def test_what_is_no_speech_gives_no_words(sound: str, models: NetworkPool):
         "noise": 0.1 * np.random.default_rng(0).standard_normal(64000),
         "chord": sum(np.sin(2 * np.pi * f * t) for f in (261.6, 329.6, 392.0)) * 0.1 * (1 + np.sin(4 * np.pi * t)),
     }
-    words = models.whisper.words(np.asarray(samples[sound], np.float32))
+    words = models.get(whisper.NETWORK).words(np.asarray(samples[sound], np.float32))
     assert words  # it does hear something
     assert _sure(words) == []
 

@@ -18,7 +18,7 @@ from torchvision.models import resnet50
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, SetupError
 from jwb_dh_v1.metrics import expression
-from jwb_dh_v1.networks import deep3d
+from jwb_dh_v1.networks import deep3d, scrfd
 from jwb_dh_v1.networks.pool import NetworkPool
 
 BICUBIC = Image.Resampling.BICUBIC
@@ -215,7 +215,8 @@ class Planted:
 
 def clip_of(frames, points, net=None):
     models = NetworkPool(device="cpu")
-    models.scrfd, models.deep3d = Planted(points), net
+    models.put(scrfd.NETWORK, Planted(points))
+    models.put(deep3d.NETWORK, net)
     return Clip(frames, models=models)
 
 

@@ -7,9 +7,10 @@ from media import moving
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, TooShort
 from jwb_dh_v1.metrics import consistency, frechet, identity, motion, speech
-from jwb_dh_v1.networks import features
+from jwb_dh_v1.networks import mobilenet
+from jwb_dh_v1.networks.checkpoint import load_torch
 from jwb_dh_v1.networks.pool import NetworkPool
-from jwb_dh_v1.networks.weights import load_torch, resolve_all
+from jwb_dh_v1.networks.weights import resolve_all
 
 
 def test_consistency_formula():
@@ -103,7 +104,7 @@ def test_mobilenet_features_equal_torchvisions_own():
     with torch.inference_mode():
         pictures = (torch.from_numpy(frames).permute(0, 3, 1, 2) / 255 - mean) / std
         expected = net.features(pictures).mean(dim=(2, 3)).numpy()
-    found = features.mobilenet(Clip(frames, models=NetworkPool(paths, "cpu")))
+    found = mobilenet.features(Clip(frames, models=NetworkPool(paths, "cpu")))
     assert found.shape == (9, 1280)
     # Folded norms round differently in float32; features reach about 6 and pass 53 layers. Seen: 2e-5.
     assert np.abs(found - expected).max() < 2e-4
@@ -125,7 +126,7 @@ def test_lite_fvd_sees_the_order_of_frames_and_fid_does_not():
     assert max(*same, *backwards, shuffled[0]) < 1e-10
     assert shuffled[1] > 0.05  # seen 0.25: steps between frames are larger, their mean is the same
     sample = Sample("a", Clip(real[0], models=models), Clip(real[0], models=models))
-    found, vector = features.mobilenet(sample.generated), frechet.clip_vector(sample.generated)
+    found, vector = mobilenet.features(sample.generated), frechet.clip_vector(sample.generated)
     assert vector.shape == (1, 2560)
     assert vector[0, :1280] == pytest.approx(found.mean(axis=0), abs=1e-6)  # float32 means
     with pytest.raises(TooShort):

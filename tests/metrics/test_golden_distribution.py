@@ -20,11 +20,14 @@ from jwb_dh_v1.errors import NotApplicable, TooShort
 from jwb_dh_v1.metrics import distribution
 from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet
 from jwb_dh_v1.metrics.state import add
-from jwb_dh_v1.networks.features import IMAGENET_MEAN as MEAN
-from jwb_dh_v1.networks.features import IMAGENET_STD as STD
+from jwb_dh_v1.networks.i3d import NETWORK as I3D
 from jwb_dh_v1.networks.i3d import TorchScriptI3d, i3d, load_i3d
-from jwb_dh_v1.networks.inception import inception_fid, inception_v3
-from jwb_dh_v1.networks.pool import NetworkPool, _fold_norms
+from jwb_dh_v1.networks.inception import FID as INCEPTION
+from jwb_dh_v1.networks.inception import V3, inception_fid, inception_v3
+from jwb_dh_v1.networks.placement import fold_norms
+from jwb_dh_v1.networks.pool import NetworkPool
+from jwb_dh_v1.networks.preprocessing import IMAGENET_MEAN as MEAN
+from jwb_dh_v1.networks.preprocessing import IMAGENET_STD as STD
 
 FID, FVD, PAIRED = map(golden, ("fid", "fvd", "jwb_paired"))
 VARIANTS = {
@@ -56,13 +59,13 @@ def states():
 def models(states):
     """A pool with the seeded networks, prepared as `NetworkPool` prepares the real ones."""
     made = NetworkPool(device="cpu")
-    for name, net in (
-        ("inception_fid", inception_fid(states["inception_fid_2015"])),
-        ("inception_v3", inception_v3(states["inception_v3_torchvision"])),
+    for network, net in (
+        (INCEPTION, inception_fid(states["inception_fid_2015"])),
+        (V3, inception_v3(states["inception_v3_torchvision"])),
     ):
-        _fold_norms(net)
-        setattr(made, name, net.to(memory_format=torch.channels_last))
-    made.i3d = i3d(states["i3d_k400"])
+        fold_norms(net)
+        made.put(network, net.to(memory_format=torch.channels_last))
+    made.put(I3D, i3d(states["i3d_k400"]))
     return made
 
 
@@ -170,7 +173,7 @@ def moved(net, prepare, sample, right):
 @pytest.mark.parametrize("wrong", WRONG_FID)
 def test_a_wrong_step_moves_fid(wrong, samples, models):
     sample = samples["zoom_noise"]  # larger than 299, so that antialiasing shows
-    assert moved(models.inception_fid, WRONG_FID[wrong], sample, distribution.inception_2015) > 10 * CLOSE_FID
+    assert moved(models.get(INCEPTION), WRONG_FID[wrong], sample, distribution.inception_2015) > 10 * CLOSE_FID
 
 
 @pytest.mark.parametrize("wrong", ["last pool averages", "padding counts", "unpatched"])
@@ -198,20 +201,20 @@ def test_a_wrong_pool_moves_fid(wrong, states, samples):
 def test_networks_equal_their_originals(states, models, samples, monkeypatch):
     frames = np.concatenate([samples[name].reference.frames[:1] for name in ("pan", "still")])
     torchvision_models = pytest.importorskip("torchvision.models")
-    original = torchvision_models.inception_v3(init_weights=False, transform_input=False)
+    original = torchvision_models.get(V3)(init_weights=False, transform_input=False)
     original.load_state_dict(states["inception_v3_torchvision"])
     original.fc = torch.nn.Identity()
     x = distribution.paper_input(frames)
     with torch.inference_mode():
         # Folded norms and another memory layout, features up to 3. Observed: 1e-6.
-        assert models.inception_v3(x) == pytest.approx(original.eval()(x), abs=1e-5)
+        assert models.get(V3)(x) == pytest.approx(original.eval()(x), abs=1e-5)
 
     pytorch_fid = pytest.importorskip("pytorch_fid.inception")
     monkeypatch.setattr(pytorch_fid, "load_state_dict_from_url", lambda *a, **k: states["inception_fid_2015"])
     theirs = pytorch_fid.InceptionV3([3]).eval()
     with torch.inference_mode():
         expected = theirs(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255)[0][..., 0, 0]
-        assert models.inception_fid(distribution.pytorch_input(frames)) == pytest.approx(expected, abs=1e-5)
+        assert models.get(INCEPTION)(distribution.pytorch_input(frames)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_pictures_equal_the_packages(samples):
@@ -282,7 +285,7 @@ WRONG_FVD = {
 def test_a_wrong_step_moves_fvd(wrong, fvd_set, models):
     sample = fvd_set["fvd7"]  # the fastest, so that the order of frames shows
     rows = [
-        distribution._run(models.i3d, WRONG_FVD[wrong](clip.frames), torch.device("cpu"))
+        distribution._run(models.get(I3D), WRONG_FVD[wrong](clip.frames), torch.device("cpu"))
         for clip in (sample.generated, sample.reference)
     ]
     right = features(distribution.fvd(sample))
@@ -296,7 +299,7 @@ def test_fvd_needs_ten_frames_and_i3d_nine(fvd_set, models):
     with pytest.raises(TooShort, match="at least 10 frames"):
         distribution.fvd(Sample("short", nine, nine))
     with pytest.raises(ValueError, match="9 or more"):
-        models.i3d(distribution.fvd_input(frames[:8]))
+        models.get(I3D)(distribution.fvd_input(frames[:8]))
 
 
 def test_a_torchscript_i3d_is_called_as_the_authors_call_it(tmp_path, states):
@@ -378,7 +381,7 @@ def _sides(sample):
 def _twin(models):
     """The same networks without the memory of features."""
     twin = NetworkPool(device="cpu")
-    twin.inception_v3 = models.inception_v3
+    twin.put(V3, models.get(V3))
     return twin
 
 
@@ -405,7 +408,7 @@ WRONG_PAPER = {
 def test_a_wrong_step_moves_the_paper_values(wrong, samples, models):
     edges, prepare = WRONG_PAPER[wrong]
     right = lambda clip: distribution.paper_inception(clip, edges)  # noqa: E731
-    assert moved(models.inception_v3, prepare, samples["pan"], right) > 10 * CLOSE_PAIR
+    assert moved(models.get(V3), prepare, samples["pan"], right) > 10 * CLOSE_PAIR
 
 
 def test_equal_clips_and_missing_references(pairs):

@@ -12,9 +12,8 @@ from torch.nn import functional
 
 from jwb_dh_v1.errors import SetupError, TooSmall
 from jwb_dh_v1.metrics import vbench
-from jwb_dh_v1.networks import features_vbench as fv
 from jwb_dh_v1.networks import musiq as musiq_net
-from jwb_dh_v1.networks.onednn import by_onednn
+from jwb_dh_v1.networks.placement import by_onednn
 
 # Frame scores, 0..100 (the value: a hundredth of it): another summation order. Seen 1.7e-5; the reference allows 5e-3,
 # but the smallest wrong step below, the GELU by tanh, moves 7e-4.
@@ -48,7 +47,7 @@ def bgr(frames):
 
 def antialiased(frames, device=None):
     pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
-    size = fv.longer_shape(*frames.shape[1:3])
+    size = musiq_net.longer_shape(*frames.shape[1:3])
     return functional.interpolate(pictures, size, mode="bilinear", align_corners=False, antialias=True) / 255
 
 
@@ -59,9 +58,9 @@ def shorter_shape(height, width):
 
 
 VARIANTS = {
-    "BGR input": lambda m: m.setattr(fv, "musiq_pictures", lambda f, d, right=fv.musiq_pictures: right(bgr(f), d)),
-    "antialias=True": lambda m: m.setattr(fv, "musiq_pictures", antialiased),
-    "mode shorter": lambda m: m.setattr(fv, "longer_shape", shorter_shape),
+    "BGR input": lambda m: m.setattr(musiq_net, "pictures", lambda f, d, right=musiq_net.pictures: right(bgr(f), d)),
+    "antialias=True": lambda m: m.setattr(musiq_net, "pictures", antialiased),
+    "mode shorter": lambda m: m.setattr(musiq_net, "longer_shape", shorter_shape),
 }
 
 
@@ -101,18 +100,18 @@ def transposed(pictures):
 right_cut, right_patches, right_forward = musiq_net.cut, musiq_net.multiscale_patches, musiq_net.Musiq.forward
 MUTANTS = VARIANTS | {
     "none": lambda m: None,
-    "pixels in 0..1": lambda m: m.setattr(fv, "multiscale_patches", lambda x: right_patches(x / 2 + 0.5)),
+    "pixels in 0..1": lambda m: m.setattr(musiq_net, "multiscale_patches", lambda x: right_patches(x / 2 + 0.5)),
     "scales antialiased": lambda m: m.setattr(functional, "interpolate", other_interpolate(antialias=True)),
     "scales bilinear": lambda m: m.setattr(functional, "interpolate", other_interpolate(mode="bilinear")),
     "scales clamped": lambda m: m.setattr(
-        fv, "multiscale_patches", lambda x: (right_patches(x)[0].clamp(-1, 1), *right_patches(x)[1:])
+        musiq_net, "multiscale_patches", lambda x: (right_patches(x)[0].clamp(-1, 1), *right_patches(x)[1:])
     ),
     "patches from the corner": lambda m: m.setattr(musiq_net, "cut", cut_from_the_corner),
     "cells with half-pixel centres": lambda m: m.setattr(
         musiq_net, "cells", lambda n: ((torch.arange(n) + 0.5) * 10 / n).long()
     ),
     "cells rounded": lambda m: m.setattr(musiq_net, "cells", lambda n: (torch.arange(n) * 10 / n).round().long()),
-    "positions transposed": lambda m: m.setattr(fv, "multiscale_patches", transposed),
+    "positions transposed": lambda m: m.setattr(musiq_net, "multiscale_patches", transposed),
     "fillers seen": lambda m: m.setattr(musiq_net.Musiq, "forward", forward_with_fillers),
     "stem padded as in PyTorch": lambda m: m.setattr(musiq_net.Musiq, "tokens", tokens(padding=(3, 2, 3, 2))),
     "flattened channels first": lambda m: m.setattr(musiq_net.Musiq, "tokens", tokens(order=(0, 1, 2, 3))),
@@ -126,7 +125,7 @@ MUTANTS = VARIANTS | {
 def test_imaging_quality_sees_a_wrong_step(mutant, musiq, monkeypatch):
     """A frame of 640 x 360: both resizes, fillers in both small scales, patches that are no whole ones."""
     MUTANTS[mutant](monkeypatch)
-    found = fv.musiq(musiq, [made("flicker")[0][:1]])
+    found = musiq_net.scores_of(musiq, [made("flicker")[0][:1]])
     gap = abs(found[0] - GOLDEN["clips"]["flicker"]["frame_score"][0])
     assert (gap < SCORE) == (mutant == "none"), gap
 
@@ -143,7 +142,7 @@ def test_a_wrong_step_moves_as_much_as_in_vbench(variant, musiq, monkeypatch):
 def test_batches_do_not_matter(musiq):
     frames = made("odd_size")[0][:8]
     # Matrix products of another size sum in another order: seen 8e-6.
-    assert fv.musiq(musiq, [frames]) == pytest.approx(fv.musiq(musiq, frames[:, None]), abs=SCORE)
+    assert musiq_net.scores_of(musiq, [frames]) == pytest.approx(musiq_net.scores_of(musiq, frames[:, None]), abs=SCORE)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +158,8 @@ def test_batches_do_not_matter(musiq):
     ],
 )
 def test_sizes_and_tokens(size, shown, tokens, with_fillers):
-    assert fv.longer_shape(*size) == shown  # specs/metrics.md 1.6
-    pictures = fv.musiq_pictures(np.zeros((1, *size, 3), np.uint8))
+    assert musiq_net.longer_shape(*size) == shown  # specs/metrics.md 1.6
+    pictures = musiq_net.pictures(np.zeros((1, *size, 3), np.uint8))
     assert pictures.shape == (1, 3, *shown)
     patches, positions, scales = musiq_net.multiscale_patches(pictures)
     assert patches.shape == (1, sum(tokens), 3, 32, 32)

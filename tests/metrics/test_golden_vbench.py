@@ -16,8 +16,8 @@ from jwb_dh_v1.errors import SetupError, TooShort
 from jwb_dh_v1.metrics import vbench
 from jwb_dh_v1.networks import clip_image
 from jwb_dh_v1.networks import dino as dino_net
-from jwb_dh_v1.networks import features_vbench as fv
-from jwb_dh_v1.networks.onednn import by_onednn
+from jwb_dh_v1.networks.placement import by_onednn
+from jwb_dh_v1.networks.preprocessing import batched, resize, resized_shape
 
 COSINE = 1e-4  # cosines and values of SC, BC: another summation order; seen 5e-7, a wrong step moves 1e-3 or more
 FEATURE = 2e-3  # components and norms of features of norm 28: the same; seen 1.1e-5
@@ -63,7 +63,7 @@ def test_subject_consistency_equals_vbench(name, dino):
     expected = SUBJECT["clips"][name]
     sample = sample_of(frames_of(name, expected), dino=dino)
     assert vbench.subject(sample).value() == pytest.approx(expected["value"], abs=COSINE)
-    found = vbench.dino(sample.generated)
+    found = dino_net.features(sample.generated)
     assert found.shape == (expected["frames"], 768)
     check_features(found, expected)
     assert cosines(found) == pytest.approx(np.array(expected["cos_previous_first"]), abs=COSINE)
@@ -75,7 +75,7 @@ def test_background_consistency_equals_vbench(name, clip_b32):
     sample = sample_of(frames_of(name, expected), clip_b32=clip_b32)
     # VBench's float32 cosines of `still` reach 1.00000024; ours end at 1.
     assert vbench.background(sample).value() == pytest.approx(expected["value"], abs=COSINE)
-    found = vbench.clip_b32(sample.generated)
+    found = clip_image.features_b32(sample.generated)
     assert found.shape == (expected["frames"], 512)
     check_features(found, expected)
     assert cosines(found) == pytest.approx(np.array(expected["cos_previous_first"]), abs=COSINE)
@@ -88,7 +88,7 @@ def test_aesthetic_quality_equals_vbench(clip_l14, laion):
     assert 10 * vbench.aesthetic_curve(sample) == pytest.approx(
         np.array(expected["frame_score_before_div10"]), abs=SCORE
     )
-    found = vbench.clip_l14(sample.generated)
+    found = clip_image.features_l14(sample.generated)
     assert found.shape == (18, 768)
     check_features(found, expected)
 
@@ -98,7 +98,7 @@ def check_aesthetic(name, at, clip_l14, laion):
     sample = sample_of(frames_of(name, expected)[at], clip_l14=clip_l14, laion=laion)
     scores = np.array(expected["frame_score_before_div10"])[at]
     assert 10 * vbench.aesthetic_curve(sample) == pytest.approx(scores, abs=SCORE)
-    check_features(vbench.clip_l14(sample.generated), expected, at)
+    check_features(clip_image.features_l14(sample.generated), expected, at)
 
 
 @pytest.mark.parametrize("name", NAMES[:-1])
@@ -117,7 +117,7 @@ def test_aesthetic_scores_of_all_frames_equal_vbench(name, clip_l14, laion):
 def other_resize(mode=None, antialias=False, clamp=False, whole=False):
     def resize(frames, right_mode, device=None, side=224):
         pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
-        size = fv.resized_shape(*frames.shape[1:3], side)
+        size = resized_shape(*frames.shape[1:3], side)
         kernel = mode or right_mode
         pictures = functional.interpolate(pictures, size, mode=kernel, align_corners=False, antialias=antialias)
         pictures = pictures.clamp(0, 255) if clamp else pictures
@@ -126,11 +126,11 @@ def other_resize(mode=None, antialias=False, clamp=False, whole=False):
     return resize
 
 
-def positions_by_size(self, height, width):
+def positions_by_size(trained, height, width):
     rows, columns = height // 16, width // 16
-    table = self.pos_embed[:, 1:].reshape(1, 14, 14, 768).permute(0, 3, 1, 2)
+    table = trained[:, 1:].reshape(1, 14, 14, 768).permute(0, 3, 1, 2)
     table = functional.interpolate(table, (rows, columns), mode="bicubic", align_corners=False)
-    return torch.cat([self.pos_embed[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
+    return torch.cat([trained[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
 
 
 def largest_gap(found, table, name):
@@ -140,9 +140,9 @@ def largest_gap(found, table, name):
 
 DINO_MUTANTS = {
     "none": lambda m: None,
-    "antialias": lambda m: m.setattr(fv, "resize", other_resize(antialias=True)),
-    "bicubic": lambda m: m.setattr(fv, "resize", other_resize("bicubic")),
-    "positions by size": lambda m: m.setattr(dino_net.Dino, "positions", positions_by_size),
+    "antialias": lambda m: m.setattr(dino_net, "resize", other_resize(antialias=True)),
+    "bicubic": lambda m: m.setattr(dino_net, "resize", other_resize("bicubic")),
+    "positions by size": lambda m: m.setattr(dino_net, "positions", positions_by_size),
     "BGR": None,
 }
 
@@ -155,7 +155,7 @@ def test_subject_consistency_sees_a_wrong_step(mutant, dino, monkeypatch):
         frames = np.ascontiguousarray(frames[..., ::-1])
     else:
         change(monkeypatch)
-    gap = largest_gap(fv.dino(dino, [frames]), SUBJECT, "pan")
+    gap = largest_gap(batched(dino, [frames], dino_net.pictures), SUBJECT, "pan")
     assert (gap < COSINE) == (mutant == "none"), gap
 
 
@@ -165,11 +165,14 @@ def exact_gelu(m):
 
 CLIP_MUTANTS = {
     "none": ("odd_size", lambda m: None),
-    "antialias": ("flicker", lambda m: m.setattr(fv, "resize", other_resize(antialias=True))),
-    "bilinear": ("flicker", lambda m: m.setattr(fv, "resize", other_resize("bilinear"))),
-    "clamped": ("flicker", lambda m: m.setattr(fv, "resize", other_resize(clamp=True))),
-    "uint8": ("flicker", lambda m: m.setattr(fv, "resize", other_resize(clamp=True, whole=True))),
-    "crop rounded down": ("odd_size", lambda m: m.setattr(fv, "round", int, raising=False)),  # 41.5: to even is 42
+    "antialias": ("flicker", lambda m: m.setattr(clip_image, "resize", other_resize(antialias=True))),
+    "bilinear": ("flicker", lambda m: m.setattr(clip_image, "resize", other_resize("bilinear"))),
+    "clamped": ("flicker", lambda m: m.setattr(clip_image, "resize", other_resize(clamp=True))),
+    "uint8": ("flicker", lambda m: m.setattr(clip_image, "resize", other_resize(clamp=True, whole=True))),
+    "crop rounded down": (
+        "odd_size",
+        lambda m: m.setattr(clip_image, "round", int, raising=False),
+    ),  # 41.5: to even is 42
     "exact GELU": ("flicker", exact_gelu),
     "BGR": ("flicker", None),
 }
@@ -183,7 +186,7 @@ def test_background_consistency_sees_a_wrong_step(mutant, clip_b32, monkeypatch)
         frames = np.ascontiguousarray(frames[..., ::-1])
     else:
         change(monkeypatch)
-    gap = largest_gap(fv.clip_image(clip_b32, [frames]), BACKGROUND, name)
+    gap = largest_gap(batched(clip_b32, [frames], clip_image.pictures), BACKGROUND, name)
     assert (gap < COSINE) == (mutant == "none"), gap
 
 
@@ -193,24 +196,24 @@ def test_background_consistency_sees_a_wrong_step(mutant, clip_b32, monkeypatch)
      ((512, 512), (224, 224))],
 )  # fmt: skip
 def test_sizes(size, expected):
-    assert fv.resized_shape(*size) == expected  # specs/metrics.md section 6
-    assert fv.dino_pictures(np.zeros((2, *size, 3), np.uint8)).shape == (2, 3, *expected)
-    assert fv.clip_pictures(np.zeros((2, *size, 3), np.uint8)).shape == (2, 3, 224, 224)
+    assert resized_shape(*size) == expected  # specs/metrics.md section 6
+    assert dino_net.pictures(np.zeros((2, *size, 3), np.uint8)).shape == (2, 3, *expected)
+    assert clip_image.pictures(np.zeros((2, *size, 3), np.uint8)).shape == (2, 3, 224, 224)
 
 
 def test_overshoot_stays():
     step = np.zeros((1, 64, 64, 3), np.uint8)
     step[:, :, 32:] = 255
-    found = fv.resize(step, "bicubic", side=30)
+    found = resize(step, "bicubic", size=(30, 30))
     # specs/metrics.md section 6; 1e-3 covers the fourth decimal there.
     assert (found.min().item(), found.max().item()) == pytest.approx((-20.3505, 275.3504), abs=1e-3)
 
 
 def test_positions_are_the_trained_table_at_224(dino):
-    assert dino.positions(224, 224) is dino.pos_embed
-    assert dino.positions(239, 239).shape == (1, 197, 768)
+    assert dino_net.positions(dino.pos_embed, 224, 224) is dino.pos_embed
+    assert dino_net.positions(dino.pos_embed, 239, 239).shape == (1, 197, 768)
     # 196 cells, but not square: resized, as facebookresearch/dino asks for both.
-    assert not torch.equal(dino.positions(224, 238), dino.pos_embed)
+    assert not torch.equal(dino_net.positions(dino.pos_embed, 224, 238), dino.pos_embed)
 
 
 class Constant(nn.Module):
@@ -283,7 +286,7 @@ def test_both_file_formats_give_the_same_tower(tmp_path):
     write_archive(state | extra, tmp_path / "archive.pt")
     plain, archive = (clip_image.load(tmp_path / f"{name}.pt") for name in ("plain", "archive"))
     assert {p.dtype for p in plain.parameters()} == {torch.float32}
-    pictures = fv.clip_pictures(made("still")[0][:1])
+    pictures = clip_image.pictures(made("still")[0][:1])
     with torch.inference_mode():
         assert plain(pictures).shape == (1, 16)
         assert torch.equal(plain(pictures), archive(pictures))

@@ -7,7 +7,6 @@ drawn weights. How a set is cut into shards is in `test_resume.py`.
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from pathlib import Path
 
 import cv2
@@ -21,9 +20,10 @@ from media import write_mp4
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.media import clip
 from jwb_dh_v1.media.annotations import Annotations
-from jwb_dh_v1.metrics import distribution, expression, identity, region, vbench
-from jwb_dh_v1.networks import arcface, clip_image, dino, features, features_face, features_vbench, inception, musiq
-from jwb_dh_v1.networks.pool import NetworkPool
+from jwb_dh_v1.metrics import distribution, expression, identity, region
+from jwb_dh_v1.networks import arcface, clip_image, dino, inception, mobilenet, musiq
+from jwb_dh_v1.networks.memory import Memory
+from jwb_dh_v1.networks.pool import CACHE_BYTES, NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.scoring.plan import make_plan
 
@@ -80,7 +80,7 @@ def networks():
 def forgetful(models):
     """The same networks without their memory of features."""
     twin = copy.copy(models)
-    twin._known, twin._bytes = OrderedDict(), 0
+    twin._features = Memory(CACHE_BYTES)
     return twin
 
 
@@ -179,9 +179,9 @@ def batches(net):
 @pytest.mark.teaser
 @pytest.mark.parametrize(("size", "cut"), [(1, {1}), (32, {FRAMES})])
 def test_batches_change_lite_scores_by_rounding(size, cut, files, networks, usual, monkeypatch):
-    assert features.BATCH == 8
-    monkeypatch.setattr(features, "BATCH", size)
-    seen, hook = batches(networks.mobilenet)
+    assert mobilenet.BATCH == 8
+    monkeypatch.setattr(mobilenet, "BATCH", size)
+    seen, hook = batches(networks.get(mobilenet.NETWORK))
     try:
         found = scored([sample(files, 0)], forgetful(networks))
     finally:
@@ -206,13 +206,19 @@ def test_threads_change_scores_by_rounding(files, networks):
         assert np.array_equal(found[0][pixels], found[1][pixels], equal_nan=True)
 
 
-# Name in `NetworkPool`: the checkpoint, what makes a network of it, its features, where the size of a batch is.
+# The checkpoint, the declaration, what makes a network of it, its features, where the size of a batch is.
 STANDARD = {
-    "dino": ("dino_vitbase16", dino.from_state, vbench.dino, features_vbench),
-    "clip_b32": ("clip_vit_b32", clip_image.from_state, vbench.clip_b32, features_vbench),
-    "musiq": ("musiq_spaq", musiq.from_state, vbench.musiq, features_vbench),
-    "inception_fid": ("inception_fid_2015", inception.inception_fid, distribution.inception_2015, distribution),
-    "arcface": ("arcface_iresnet50", arcface.from_state, features_face.arcface, features_face),
+    "dino": ("dino_vitbase16", dino.NETWORK, dino.from_state, dino.features, dino),
+    "clip_b32": ("clip_vit_b32", clip_image.B32, clip_image.from_state, clip_image.features_b32, clip_image),
+    "musiq": ("musiq_spaq", musiq.NETWORK, musiq.from_state, musiq.scores, musiq),
+    "inception_fid": (
+        "inception_fid_2015",
+        inception.FID,
+        inception.inception_fid,
+        distribution.inception_2015,
+        distribution,
+    ),
+    "arcface": ("arcface_iresnet50", arcface.NETWORK, arcface.from_state, arcface.embeddings, arcface),
 }
 
 
@@ -231,13 +237,13 @@ def drawn_state(name):
 
 @pytest.mark.parametrize("name", STANDARD)
 def test_batches_change_standard_features_by_rounding(name, monkeypatch):
-    checkpoint, make, feature, module = STANDARD[name]
+    checkpoint, network, make, feature, module = STANDARD[name]
     net, found = make(drawn_state(checkpoint)), []
     points = np.float32([(90, 55), (107, 55), (98, 65), (92, 75), (106, 75)])  # for arcface: where SCRFD might look
     for size, cut in ((module.BATCH, [3]), (1, [1, 1, 1]), (2, [2, 1])):
         monkeypatch.setattr(module, "BATCH", size)
         models = NetworkPool(device="cpu")
-        setattr(models, name, net)
+        models.put(network, net)
         short = Clip(person(0)[:3], models=models)
         short.feature("scrfd-5-points", lambda: np.stack([points] * 3))
         seen, hook = batches(net)

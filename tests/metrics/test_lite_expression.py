@@ -11,6 +11,7 @@ from jwb_dh_v1.dataset.schema import annotations_of
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.metrics import expression
 from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, frechet_distance
+from jwb_dh_v1.networks import face_mesh as mesh_net
 from jwb_dh_v1.networks.pool import NetworkPool
 
 
@@ -58,7 +59,7 @@ def faces(teaser_dir, face_mesh):
     found = {}
     for row in load_dataset(teaser_dir, split="evaluation", streaming=True):
         models = NetworkPool(device="cpu", boxes="annotations")
-        models.face_mesh = face_mesh
+        models.put(mesh_net.NETWORK, face_mesh)
         clip = Clip(row["video"], annotations=annotations_of(row), models=models)
         found[row["sample_id"]] = Sample("a", clip).crop("face")[0].generated
     return found
@@ -116,7 +117,7 @@ def test_turn_and_scale_of_the_picture_change_little(degrees, scale, faces, face
             frames = faces[name].take(np.arange(0, len(faces[name]), 10))
             moved = [cv2.warpAffine(f, matrix, (224, 224), borderMode=cv2.BORDER_REPLICATE) for f in frames]
             before, after = (
-                np.stack([expression.mesh_expression(expression.read_mesh(face_mesh, f)) for f in some])
+                np.stack([expression.mesh_expression(mesh_net.read_mesh(face_mesh, f)) for f in some])
                 for some in (frames, moved)
             )
             changes.append(np.sqrt(np.square(after - before).mean()))

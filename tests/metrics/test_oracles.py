@@ -19,10 +19,10 @@ from torch import nn
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.metrics import distribution
 from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, frechet_distance
-from jwb_dh_v1.networks import clip_image, dino
-from jwb_dh_v1.networks import features_vbench as fv
-from jwb_dh_v1.networks.inception import inception_fid
+from jwb_dh_v1.networks import clip_image, dino, inception
+from jwb_dh_v1.networks.placement import placed
 from jwb_dh_v1.networks.pool import NetworkPool
+from jwb_dh_v1.networks.preprocessing import batched
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning"),  # SciPy to the packages
@@ -49,7 +49,7 @@ def state():
 def pair(state):
     """Generated and real pictures of one size: two corners of each of five clips, unlike each other."""
     models = NetworkPool(device="cpu")
-    models.inception_fid = models._channels_last(inception_fid(state))
+    models.put(inception.FID, placed(inception.FID, inception.inception_fid(state), torch.device("cpu")))
     sides = [], []
     for name in NAMES[:5]:
         for side, frames in zip(sides, clips.make_pair(name)[:2], strict=True):
@@ -311,7 +311,7 @@ DINO_NAMES = {
 def test_clip_equals_transformers(squares):
     transformers = pytest.importorskip("transformers", "5")
     state = seeded_state("clip_vit_b32", only=("visual.",))
-    ours = fv.clip_image(clip_image.from_state(state), [squares])
+    ours = batched(clip_image.from_state(state), [squares], clip_image.pictures)
 
     projection = state.pop("visual.proj").T.float()
     parts = [f".self_attn.{name}_proj." for name in "qkv"]
@@ -325,7 +325,7 @@ def test_clip_equals_transformers(squares):
 def test_dino_equals_transformers_and_timm(squares):
     transformers, timm = pytest.importorskip("transformers", "5"), pytest.importorskip("timm")
     state = seeded_state("dino_vitbase16")
-    ours = fv.dino(dino.from_state(state), [squares])
+    ours = batched(dino.from_state(state), [squares], dino.pictures)
 
     net = timm.create_model("vit_base_patch16_224.dino", pretrained=False, num_classes=0).eval()
     net.load_state_dict(state)

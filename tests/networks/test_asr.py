@@ -18,9 +18,10 @@ from jwb_dh_v1.errors import NotApplicable, SetupError
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.speech import word_errors
-from jwb_dh_v1.networks import features, whisper_large
 from jwb_dh_v1.networks import whisper as tiny_en
-from jwb_dh_v1.networks.pool import HOMES, NetworkPool
+from jwb_dh_v1.networks import whisper_large
+from jwb_dh_v1.networks.network import network_of
+from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import FILES, resolve
 from jwb_dh_v1.networks.whisper_large import LargeWhisper, load_checkpoint, load_large
 from jwb_dh_v1.scoring.plan import make_plan
@@ -217,7 +218,7 @@ def test_standard_and_paper_need_large_v3():
         assert plan.cells == (("wer", "speech"),)
         assert plan.weights == {file: FILES[file].sha256 for file in whisper_large.FILES}
     assert PROTOCOLS["lite"].metrics["wer"].weights == tiny_en.FILES
-    assert HOMES["whisper-large-v3"] == "whisper_large"
+    assert network_of("whisper-large-v3") is whisper_large.NETWORK
     assert "assumed" in PROTOCOLS["paper"].metrics["wer"].networks
 
 
@@ -236,7 +237,7 @@ def test_wer_of_standard_from_files_to_results(brief, tmp_path):
     result = score(samples, ["wer"], **how)
     cell = result["wer", "speech"]
     assert (cell.n, cell.skipped, cell.failed) == (2, 1, 0)
-    large, rates = NetworkPool(brief, "cpu").whisper_large, []
+    large, rates = NetworkPool(brief, "cpu").get(whisper_large.NETWORK), []
     for language in ("en", "de"):
         words = large.transcribe(Clip(video).speech.mono(16000), language)
         rates.append(word_errors(OBAMA, words, language)["wer"])
@@ -248,9 +249,10 @@ def test_wer_of_standard_from_files_to_results(brief, tmp_path):
 def test_equal_sound_is_heard_once_in_each_language(brief):
     models = NetworkPool(brief, "cpu")
     asked = []
-    true = models.whisper_large.transcribe
-    models.whisper_large.transcribe = lambda samples, language: asked.append(language) or true(samples, language)
+    large = models.get(whisper_large.NETWORK)
+    true = large.transcribe
+    large.transcribe = lambda samples, language: asked.append(language) or true(samples, language)
     first, second = (Clip(resolve("obama-speech"), models=models) for _ in range(2))
-    texts = [features.large_whisper_text(clip, language) for clip in (first, second) for language in ("en", "de")]
+    texts = [whisper_large.text_of(clip, language) for clip in (first, second) for language in ("en", "de")]
     assert asked == ["en", "de"]
     assert texts[:2] == texts[2:] and texts[0] != texts[1]

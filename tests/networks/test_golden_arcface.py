@@ -13,8 +13,7 @@ from goldens import NAMES, clips, golden, seeded_state
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.metrics import identity
-from jwb_dh_v1.networks import arcface
-from jwb_dh_v1.networks import features_face as ff
+from jwb_dh_v1.networks import arcface, scrfd
 from jwb_dh_v1.networks.pool import NetworkPool
 
 COSINE = 2e-5  # of plain crops: another summation order; seen 3.3e-7, the least wrong step below moves 1.06e-4
@@ -63,7 +62,8 @@ class Known:
 def person_sample(pairs, points, net, at=slice(None)):
     def clip(frames):
         models = NetworkPool(device="cpu")
-        models.scrfd, models.arcface = Known(points[at]), net
+        models.put(scrfd.NETWORK, Known(points[at]))
+        models.put(arcface.NETWORK, net)
         return Clip(frames[at], models=models)
 
     return Sample("a", *map(clip, pairs["person_like"]))
@@ -98,7 +98,7 @@ def test_csim_of_aligned_faces_equals_insightface(net, pairs, points):
     sample = person_sample(pairs, points, net)
     assert identity.csim(sample).value() == pytest.approx(PERSON["mean_frame_to_frame"], abs=ALIGNED)
     assert identity.csim_curve(sample) == pytest.approx(np.array(PERSON["frame_to_frame"]), abs=ALIGNED)
-    ours, theirs = ff.arcface(sample.generated), ff.arcface(sample.reference)
+    ours, theirs = arcface.embeddings(sample.generated), arcface.embeddings(sample.reference)
     assert cosine(ours, theirs[:1]) == pytest.approx(np.array(PERSON["to_reference_frame_0"]), abs=ALIGNED)
     check_features(ours, theirs, PERSON, ALIGNED_FEATURE)
     assert identity.csim_facts(sample) == {"detected_generated": 1, "detected_reference": 1, "pairs": 25, "of": 25}
@@ -106,10 +106,10 @@ def test_csim_of_aligned_faces_equals_insightface(net, pairs, points):
 
 def test_alignment_equals_insightface(pairs, points):
     # insightface takes its means in float32: seen 2.6e-6 pixels, 1.2e-8 in the turn and scale.
-    found = ff.similarity(points[0], ff.TEMPLATE)
+    found = arcface.similarity(points[0], arcface.TEMPLATE)
     assert found == pytest.approx(np.array(PERSON["matrix_frame_0"]), abs=1e-5)
     crops = np.array(
-        [[ff.align(*pair) for pair in zip(frames, points, strict=True)] for frames in pairs["person_like"]]
+        [[arcface.align(*pair) for pair in zip(frames, points, strict=True)] for frames in pairs["person_like"]]
     )
     # Grey levels: two versions of OpenCV differ by up to 3 in a pixel; seen 0, and 1.8e-4 in the means.
     assert crops.mean(axis=(2, 3, 4)) == pytest.approx(np.array(PERSON["crop_mean"]), abs=0.1)
@@ -162,7 +162,7 @@ def warp_with(**changes):
     return lambda frame, matrix, size, flags: right(frame, matrix, size, **({"flags": flags} | changes))
 
 
-def turned_back(points, target, right=ff.similarity):
+def turned_back(points, target, right=arcface.similarity):
     matrix = right(points, target)
     matrix[:, :2] = matrix[:, :2].T
     return matrix
@@ -170,12 +170,12 @@ def turned_back(points, target, right=ff.similarity):
 
 ALIGN_MUTANTS = {
     "none": lambda m: None,
-    "another template": lambda m: m.setattr(ff, "TEMPLATE", np.float32(FRONTAL)),
-    "template of 112 x 96": lambda m: m.setattr(ff, "TEMPLATE", ff.TEMPLATE - np.float32([8, 0])),
-    "transposed turn": lambda m: m.setattr(ff, "similarity", turned_back),
+    "another template": lambda m: m.setattr(arcface, "TEMPLATE", np.float32(FRONTAL)),
+    "template of 112 x 96": lambda m: m.setattr(arcface, "TEMPLATE", arcface.TEMPLATE - np.float32([8, 0])),
+    "transposed turn": lambda m: m.setattr(arcface, "similarity", turned_back),
     "nearest": lambda m: m.setattr(cv2, "warpAffine", warp_with(flags=cv2.INTER_NEAREST)),
     "cubic": lambda m: m.setattr(cv2, "warpAffine", warp_with(flags=cv2.INTER_CUBIC)),
-    "eyes swapped": lambda m: m.setattr(ff, "TEMPLATE", ff.TEMPLATE[[1, 0, 2, 4, 3]]),
+    "eyes swapped": lambda m: m.setattr(arcface, "TEMPLATE", arcface.TEMPLATE[[1, 0, 2, 4, 3]]),
 }
 
 
@@ -184,7 +184,7 @@ def test_csim_sees_a_wrong_alignment(mutant, net, pairs, points, monkeypatch):
     ALIGN_MUTANTS[mutant](monkeypatch)
     at = slice(0, 4)
     sample = person_sample(pairs, points, net, at)
-    first = cosine(ff.arcface(sample.generated), ff.arcface(sample.reference)[:1])
+    first = cosine(arcface.embeddings(sample.generated), arcface.embeddings(sample.reference)[:1])
     gap = np.abs(identity.csim_curve(sample) - np.array(PERSON["frame_to_frame"])[at]).max()
     gap = max(gap, np.abs(first - np.array(PERSON["to_reference_frame_0"])[at]).max())
     assert (gap < ALIGNED) == (mutant == "none"), gap

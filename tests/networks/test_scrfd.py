@@ -13,7 +13,6 @@ from jwb_dh_v1.errors import LengthMismatch, MissingPackage, NotApplicable, Setu
 from jwb_dh_v1.metrics import identity
 from jwb_dh_v1.metrics.region import Crop
 from jwb_dh_v1.networks import arcface, scrfd
-from jwb_dh_v1.networks import features_face as ff
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.report.plots import curve_plot
 
@@ -174,26 +173,26 @@ def test_similarity_and_crop() -> None:
     for turn, scale, shift in ((0.0, 1.0, (0, 0)), (0.4, 0.3, (5, -7)), (-2.5, 4.0, (100, 30))):
         cos, sin = scale * np.cos(turn), scale * np.sin(turn)
         matrix = np.array([[cos, -sin, shift[0]], [sin, cos, shift[1]]])
-        moved = ff.TEMPLATE @ matrix[:, :2].T + matrix[:, 2]
-        np.testing.assert_allclose(ff.similarity(ff.TEMPLATE, moved), matrix, atol=1e-9)
-    mirrored = ff.similarity(ff.TEMPLATE * [-1, 1], ff.TEMPLATE)
+        moved = arcface.TEMPLATE @ matrix[:, :2].T + matrix[:, 2]
+        np.testing.assert_allclose(arcface.similarity(arcface.TEMPLATE, moved), matrix, atol=1e-9)
+    mirrored = arcface.similarity(arcface.TEMPLATE * [-1, 1], arcface.TEMPLATE)
     assert np.linalg.det(mirrored[:, :2]) > 0  # a face seen in a mirror is not turned inside out
     # Points where the template has them: the crop is the frame's corner, and black where the frame ends.
     frame = np.random.default_rng(0).integers(1, 256, (64, 80, 3), np.uint8)
-    crop = ff.align(frame, ff.TEMPLATE)
+    crop = arcface.align(frame, arcface.TEMPLATE)
     assert crop.shape == (112, 112, 3) and crop.dtype == np.uint8
     np.testing.assert_array_equal(crop[:64, :80], frame)
     assert not crop[64:].any() and not crop[:, 80:].any()
-    assert ff.align(frame, ff.TEMPLATE, 224).shape == (224, 224, 3)
-    np.testing.assert_array_equal(ff.align(frame, ff.TEMPLATE, 224)[:128:2, :160:2], frame)
+    assert arcface.align(frame, arcface.TEMPLATE, 224).shape == (224, 224, 3)
+    np.testing.assert_array_equal(arcface.align(frame, arcface.TEMPLATE, 224)[:128:2, :160:2], frame)
 
 
 def test_the_persons_face_is_large_and_near_the_middle() -> None:
     middle, aside, small = [40.0, 40, 60, 60, 0.6], [0, 40, 20, 60, 0.9], [48, 48, 52, 52, 0.9]
-    assert ff.main_face(np.array([aside, middle]), 100, 100) == 1
-    assert ff.main_face(np.array([small, aside]), 100, 100) == 1  # 400 x 0.43 against 16
-    assert ff.main_face(np.empty((0, 5)), 100, 100) is None
-    assert ff.main_face(np.array([[200.0, 200, 210, 210, 0.9]]), 100, 100) == 0
+    assert scrfd.main_face(np.array([aside, middle]), 100, 100) == 1
+    assert scrfd.main_face(np.array([small, aside]), 100, 100) == 1  # 400 x 0.43 against 16
+    assert scrfd.main_face(np.empty((0, 5)), 100, 100) is None
+    assert scrfd.main_face(np.array([[200.0, 200, 210, 210, 0.9]]), 100, 100) == 0
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +209,8 @@ def sample_of(ours: Clip | np.ndarray, theirs: Clip | np.ndarray, networks: tupl
     clips = []
     for given in (ours, theirs):
         models = NetworkPool(device="cpu")
-        models.scrfd, models.arcface = networks  # type: ignore[attr-defined]
+        for network, net in zip((scrfd.NETWORK, arcface.NETWORK), networks, strict=True):
+            models.put(network, net)
         clip = Clip(given) if isinstance(given, np.ndarray) else given
         clip.models = models
         clips.append(clip)
@@ -249,7 +249,7 @@ def test_csim_through_detector_alignment_and_network(networks: tuple) -> None:
     sample = sample_of(ours, theirs, networks)
     seen = np.ones(20, bool)
     seen[[3, 4, 19]] = False
-    points = ff.five_points(sample.generated)
+    points = scrfd.five_points(sample.generated)
     assert points.shape == (20, 5, 2) and points.dtype == np.float32
     assert np.flatnonzero(np.isnan(points).any(axis=(1, 2))).tolist() == [3]
     np.testing.assert_allclose(points[0], [96, 64] + POINTS / 2, rtol=1e-6)  # the larger face

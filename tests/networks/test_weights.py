@@ -16,6 +16,7 @@ import torch
 from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.networks import weights
+from jwb_dh_v1.networks.checkpoint import load_torch
 from jwb_dh_v1.networks.weights_table import File, Hub, Package, Url
 
 CONTENT = b"some weights" * 1000
@@ -218,10 +219,10 @@ def test_pickles_with_code_are_not_run(tmp_path):
 
     torch.save({"weight": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(pickle.UnpicklingError):
-        weights.load_torch(tmp_path / "evil.pth")
+        load_torch(tmp_path / "evil.pth")
     assert not (tmp_path / "owned").exists()
     torch.save({"weight": torch.ones(2)}, tmp_path / "good.pth")
-    assert weights.load_torch(tmp_path / "good.pth")["weight"].tolist() == [1, 1]
+    assert load_torch(tmp_path / "good.pth")["weight"].tolist() == [1, 1]
 
 
 def test_a_run_stops_before_the_first_decode(table, tmp_path):

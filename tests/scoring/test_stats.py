@@ -13,6 +13,7 @@ from jwb_dh_v1.cli import main
 from jwb_dh_v1.dataset.pairs import pair
 from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.media.video import write_mp4
+from jwb_dh_v1.networks import mobilenet
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.scoring.executors import Execution
@@ -56,10 +57,10 @@ def plan_of(metrics=METRICS):
 def run(folder, models, stored, out):
     """Bytes of the result, and how often the network looked at frames of how many clips."""
     fresh = NetworkPool(models.weights, "cpu")
-    fresh.mobilenet = models.mobilenet  # loaded once for all tests
+    fresh.put(mobilenet.NETWORK, models.get(mobilenet.NETWORK))  # loaded once for all tests
     fresh.stored = stored
     seen = []
-    hook = models.mobilenet.register_forward_hook(lambda net, given, _: seen.append(len(given[0])))
+    hook = models.get(mobilenet.NETWORK).register_forward_hook(lambda net, given, _: seen.append(len(given[0])))
     samples = pair(folder / "made", folder / "real")
     score(samples, METRICS, ["body"], protocol="lite", out=out, data=samples.data, models=fresh,
           execution=Execution(isolate=False), name="made")  # fmt: skip
@@ -89,7 +90,6 @@ def test_the_bytes_are_the_same_and_the_network_sees_half(kept, models, without,
 
 def test_what_is_kept_is_what_the_network_gives(kept, models):
     from jwb_dh_v1.media.clip import Clip
-    from jwb_dh_v1.networks import features
 
     with zipfile.ZipFile(path_of(kept / "real", "lite/1", "body")) as archive:
         about = json.loads(archive.read(ABOUT))
@@ -99,7 +99,7 @@ def test_what_is_kept_is_what_the_network_gives(kept, models):
     stored = open_stats(kept / "real", plan_of(), models)
     clip = Clip(kept / "real" / "c1.mp4", models=models)
     found = stored.get(_key(clip))
-    assert found.dtype == np.float32 and np.array_equal(found, features.mobilenet(clip))
+    assert found.dtype == np.float32 and np.array_equal(found, mobilenet.features(clip))
 
 
 def _key(clip):
@@ -111,10 +111,8 @@ def _key(clip):
             asked.append(key)
             return super().remember(key, make)
 
-    from jwb_dh_v1.networks import features
-
     clip.models, before = Asked(clip.models.weights, "cpu"), clip.models
-    features.mobilenet(clip)
+    mobilenet.features(clip)
     clip.models = before
     return asked[0]
 

@@ -271,12 +271,14 @@ def _failed(name: str, error: Exception) -> ClipCoverage:
 
 def _listen(models: NetworkPool, clip: Clip, path: Path) -> tuple[dict[str, Any] | None, str]:
     """The transcript with words, and `found` or the reason why there is none."""
+    from jwb_dh_v1.networks import whisper
+
     audio = clip.audio
     if audio is None or audio.silent:
         return None, "no audio track" if audio is None else "silent"
     seconds = len(clip) / clip.fps
     _, begin = first_frame(path)
-    words = models.whisper.words(from_first_frame(audio, begin).mono(RATE)[: round(seconds * RATE)])
+    words = models.get(whisper.NETWORK).words(from_first_frame(audio, begin).mono(RATE)[: round(seconds * RATE)])
     sure = [word for _, part in groupby(words, lambda word: word.start // PART) for word in _sure(list(part))]
     if not sure:
         return None, "no sure words" if words else "no words heard"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jwb_dh_v1.networks.onednn import Linear, SelfAttention, by_onednn
+from jwb_dh_v1.networks.placement import Linear, SelfAttention, by_onednn
 
 ORDER = 1e-5  # sums of up to 1,024 products of order 1 in another order: float32 keeps 1e-7 of each; seen 3e-6
 
