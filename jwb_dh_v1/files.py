@@ -267,3 +267,17 @@ def sha256_of(path: Path) -> str:
         while block := handle.read(CHUNK):
             digest.update(block)
     return digest.hexdigest()
+
+
+# What spreadsheets take for the start of a formula, full-width forms included (OWASP, "CSV injection").
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+
+
+def spreadsheet_safe(text: str) -> str:
+    """A CSV cell that no spreadsheet runs: with an apostrophe in front where the text could start a formula."""
+    return "'" + text if _FORMULA.match(text) else text
+
+
+def from_spreadsheet(cell: str) -> str:
+    """The text that `spreadsheet_safe` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

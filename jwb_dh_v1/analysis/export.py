@@ -21,6 +21,7 @@ from jwb_dh_v1.analysis.comparable import expected_plan, labels, require_compara
 from jwb_dh_v1.analysis.export_text import FRAMEWORK, setting, to_latex, to_markdown
 from jwb_dh_v1.analysis.wording import printable, title
 from jwb_dh_v1.errors import PlanMismatch, SetupError
+from jwb_dh_v1.files import spreadsheet_safe
 from jwb_dh_v1.scoring.result import Result, Score
 from jwb_dh_v1.version import __version__
 
@@ -237,8 +238,7 @@ def to_csv(results: Sequence[Result]) -> str:
 def _harmless(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    value = printable(value, 100_000)
-    return "'" + value if value[:1] in {"=", "+", "-", "@"} else value
+    return spreadsheet_safe(printable(value, 100_000))
 
 
 FORMATS: Mapping[str, Callable[[Sequence[Result]], str]] = {

@@ -28,13 +28,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jwb_dh_v1.errors import DataNotFound, SampleError, SetupError
-from jwb_dh_v1.files import write_atomically
+from jwb_dh_v1.files import from_spreadsheet, spreadsheet_safe, write_atomically
 from jwb_dh_v1.judge.statistics import Judgement
 
 REQUIRED = ("item_id", "system_a", "system_b", "order_shown", "rater_id", "choice")
 LEAST_PASSED = 0.75  # of a rater's attention checks: one of four may be missed, none of three
-# What spreadsheets take for the start of a formula, full-width forms included (OWASP, "CSV injection").
-FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def _flag(cell: str) -> bool | None:
 
 
 def _text(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+    return from_spreadsheet(cell)
 
 
 def _name(cell: str) -> str:
@@ -209,7 +207,7 @@ def _cells(rating: Rating, flat: bool = False) -> list[str]:
     for value in (getattr(rating, name) for name in COLUMNS):
         if isinstance(value, str):
             text = re.sub(r"[\r\n]+", " ", value) if flat else value
-            cells.append("'" + text if FORMULA.match(text) else text)
+            cells.append(spreadsheet_safe(text))
         elif isinstance(value, bool) or value is None:
             cells.append("" if value is None else str(value).lower())
         else:

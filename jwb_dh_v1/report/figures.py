@@ -70,12 +70,15 @@ def radars(results: Sequence[Result], theme: Theme = PAGE) -> Iterator[tuple[str
     for name, heading, rows in plots:
         drawn = _radar(scores, rows, heading, theme)
         if drawn is not None:
-            said = "; ".join(
-                f"{label}: "
-                + ", ".join(f"{title(c.metric)} {number(c.value, 3)}" for c in cells if c and c.value is not None)
-                for label, cells in rows
-            )
-            yield name, drawn, f"Radar from 0 at the centre to 1 at the rim, further out is better. {said}"
+            yield name, drawn, _radar_alt(rows)
+
+
+def _radar_alt(rows: Sequence[tuple[str, Sequence[Score | None]]]) -> str:
+    said = "; ".join(
+        f"{label}: " + ", ".join(f"{title(c.metric)} {number(c.value, 3)}" for c in cells if c and c.value is not None)
+        for label, cells in rows
+    )
+    return f"Radar from 0 at the centre to 1 at the rim, further out is better. {said}"
 
 
 def radar_svgs(results: Sequence[Result]) -> list[str]:
@@ -84,6 +87,18 @@ def radar_svgs(results: Sequence[Result]) -> list[str]:
 
     with mpl.rc_context(settings()):
         return [to_svg(drawn, alt) for _, drawn, alt in radars(results)]
+
+
+def radar_of(scores: Sequence[Score]) -> str:
+    """The radar of one system's regions as an `<svg>` element; empty with fewer than three metrics of its scale."""
+    import matplotlib as mpl
+
+    found = {(s.metric, s.region): s for s in scores}
+    chosen, _ = radar_axes(scores)
+    rows = [(r, [found.get((m, r)) for m in chosen]) for r in regions_of(scores) if r != "speech"]
+    with mpl.rc_context(settings()):
+        drawn = _radar(scores, rows, "", PAGE)
+        return to_svg(drawn, _radar_alt(rows)) if drawn is not None else ""
 
 
 def distribution_svg(marks: Sequence[Mark], score: Score) -> str:

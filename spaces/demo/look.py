@@ -37,13 +37,8 @@ table.scores.speech td:nth-child(6) { white-space: normal; min-width: 16em; }
 table.scores tbody tr:nth-child(even) { background: var(--background-fill-secondary); }
 table.scores tr.faint > * { color: var(--body-text-color-subdued); }
 .radars { display: flex; flex-wrap: wrap; gap: 1rem; justify-content: center; }
-.radar { flex: 1 1 280px; max-width: 420px; margin: 0; text-align: center; }
-.radar figcaption { font-weight: 600; }
+.radar { flex: 1 1 280px; max-width: 560px; margin: 0; text-align: center; }
 .radar svg { width: 100%; height: auto; color: var(--body-text-color); }
-.radar text { font-size: 11px; fill: currentColor; }
-.radar .faint { fill: var(--body-text-color-subdued); font-size: 10px; }
-.radar .area { fill: var(--color-accent); fill-opacity: 0.25; stroke: var(--color-accent); stroke-width: 2; }
-.radar .dot { fill: var(--color-accent); }
 svg.curve { width: 100%; max-width: 1000px; height: auto; color: var(--body-text-color); cursor: crosshair; }
 svg.curve text { font-size: 10px; fill: var(--body-text-color-subdued); }
 @media (max-width: 700px) { svg.curve text { font-size: 17px; } }

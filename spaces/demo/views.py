@@ -10,7 +10,8 @@ import html
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ import numpy as np
 from jwb_dh_v1.analysis.leaderboard import leaderboard, to_html
 from jwb_dh_v1.analysis.reconcile import published
 from jwb_dh_v1.analysis.wording import STAND_INS, number, printable, title
+from jwb_dh_v1.files import spreadsheet_safe
+from jwb_dh_v1.report.figures import radar_axes, radar_of
+from jwb_dh_v1.scoring.result import Score
 
 TABLE = ["Metric", "Region", "Value", "Better", "n / skipped / failed", "95 % interval", "Network", "Note"]
 SPEECH = ["Recording", "Length", "Loudness", "WER", "Wrong / missing / added", "Words heard"]
-REGIONS = ("body", "face", "hands", "speech")
-# Where an open-ended scale has its middle in the radar: distances of this size are drawn half way.
-MIDDLE = {"fid": 50.0, "fid_clean": 50.0, "fvd": 500.0, "e_fid": 1.0, "wer": 0.5}
 SHORT = {
     "subject_consistency": "Subject",
     "background_consistency": "Background",
@@ -34,7 +35,6 @@ SHORT = {
     "aesthetic_quality": "Aesthetic",
     "imaging_quality": "Imaging",
 }
-TOP = {"psnr": 50.0, "aesthetic_quality": 10.0, "imaging_quality": 100.0}
 
 
 def digits(value: float | None) -> int:
@@ -149,73 +149,19 @@ def weakest(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def goodness(score: Mapping[str, Any]) -> float | None:
-    """A score on a common scale for the radar: 1 at the edge is as good as can be, 0 in the middle as bad.
-
-    Bounded scales are taken as they are; open-ended distances d are drawn at m / (m + d) with m from `MIDDLE`.
-    """
-    value = _number(score["value"])
-    if value is None:
-        return None
-    name = score["metric"]
-    if name in MIDDLE:
-        return MIDDLE[name] / (MIDDLE[name] + max(value, 0.0))
-    share = value / TOP[name] if name in TOP else value
-    return min(1.0, max(0.0, share if score["higher_is_better"] else 1 - share))
-
-
-def radar(document: Mapping[str, Any], region: str) -> str:
-    """One region's scores as a polygon, as `<figure>`; of fewer than three scores, nothing."""
-    known = [(s, g) for s in document["scores"] if s["region"] == region and (g := goodness(s)) is not None]
-    if len(known) < 3:
-        return ""
-    size, radius, centre = 340, 92.0, (170.0, 136.0)
-
-    def point(place: int, share: float) -> tuple[float, float]:
-        angle = 2 * math.pi * place / len(known) - math.pi / 2
-        return centre[0] + radius * share * math.cos(angle), centre[1] + radius * share * math.sin(angle)
-
-    def ring(shares: Sequence[float]) -> str:
-        return " ".join("{:.1f},{:.1f}".format(*point(i, share)) for i, share in enumerate(shares))
-
-    parts = [
-        f'<polygon points="{ring([share] * len(known))}" fill="none" stroke="currentColor" stroke-opacity="0.25"/>'
-        for share in (0.25, 0.5, 0.75, 1.0)
-    ]
-    for i, (score, _) in enumerate(known):
-        x, y = point(i, 1)
-        lx, ly = point(i, 1.12)
-        anchor = "middle" if abs(lx - centre[0]) < 12 else "start" if lx > centre[0] else "end"
-        value = _number(score["value"])
-        parts.append(f'<line x1="{centre[0]}" y1="{centre[1]}" x2="{x:.1f}" y2="{y:.1f}" stroke="currentColor" '
-                     'stroke-opacity="0.25"/>')  # fmt: skip
-        label = SHORT.get(score["metric"], title(score["metric"]))
-        ly -= 8 if ly < centre[1] - radius / 2 else 0  # two lines above the polygon need room
-        said = number(value, digits(value))
-        parts.append(f'<text x="{lx:.1f}" y="{ly + 3:.1f}" text-anchor="{anchor}">{html.escape(label)}'
-                     f'<tspan x="{lx:.1f}" dy="12" class="faint">{said}</tspan></text>')  # fmt: skip
-    points = [point(i, g) for i, (_, g) in enumerate(known)]
-    parts.append(f'<polygon points="{ring([g for _, g in known])}" class="area"/>')
-    parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" class="dot"/>' for x, y in points]
-    values = [(title(score["metric"]), _number(score["value"])) for score, _ in known]
-    listed = "; ".join(f"{name} {number(value, digits(value))}" for name, value in values)
-    alt = html.escape(f"Radar of {region}: {listed}. Further out is better.")
-    return (
-        f'<figure class="radar"><figcaption>{html.escape(region.capitalize())}</figcaption>'
-        f'<svg role="img" aria-label="{alt}" viewBox="0 0 {size} 270">{"".join(parts)}</svg></figure>'
-    )
-
-
 def radars(document: Mapping[str, Any]) -> str:
-    """All regions' radars side by side, with how to read them."""
-    drawn = [radar(document, region) for region in REGIONS]
-    if not any(drawn):
-        return '<p class="faint">A radar needs three scores of one region.</p>'
-    open_ended = [f"{title(n)} {m:g}" for n, m in MIDDLE.items() if any(s["metric"] == n for s in document["scores"])]
-    note = "Further out is better. Bounded scores stand on their own scale (PSNR up to 50 dB)."
-    if open_ended:
-        note += f" Distances without an end are drawn half way out at: {', '.join(open_ended)}."
-    return f'<div class="radars">{"".join(drawn)}</div><p class="faint">{html.escape(note)}</p>'
+    """The regions' scores on the report's radar, with what is not on it."""
+    names = {field.name for field in fields(Score)}
+    scores = [Score(**{k: v for k, v in s.items() if k in names} | {"range": tuple(s["range"])})
+              for s in document["scores"]]  # fmt: skip
+    drawn = radar_of(scores)
+    if not drawn:
+        return '<p class="faint">A radar needs three scores between 0 and 1.</p>'
+    _, others = radar_axes(scores)
+    note = "Further out is better; the rim is the best there is."
+    if others:
+        note += f" Without such a scale, and so not drawn: {', '.join(title(name) for name in others)}."
+    return f'<div class="radars"><figure class="radar">{drawn}</figure></div><p class="faint">{html.escape(note)}</p>'
 
 
 def per_clip(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,13 +191,9 @@ def downloads(document: Mapping[str, Any], folder: Path) -> tuple[str, str]:
     writer = csv.writer(buffer)
     writer.writerow(columns)
     for row in document["samples"]:
-        writer.writerow([_harmless(row[name]) for name in columns])
+        writer.writerow([spreadsheet_safe(v) if isinstance(v := row[name], str) else v for name in columns])
     rows.write_text(buffer.getvalue(), encoding="utf-8")
     return str(whole), str(rows)
-
-
-def _harmless(value: Any) -> Any:
-    return "'" + value if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
 MARKS = {"reproduced": "✓", "last digit": "≈", "not reproducible": "✗", "no data": "·"}
