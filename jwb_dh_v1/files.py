@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, TypeVar
 
-from jwb_dh_v1.errors import MissingPackage, NotWritable, SetupError
+from jwb_dh_v1.errors import AlreadyRunning, MissingPackage, NotWritable, SetupError
 
 CHUNK = 2**20  # bytes read at a time
 PAUSES = (1.0, 3.0, 9.0)  # seconds between the tries of an operation, beside those of the store's own client
@@ -240,6 +240,36 @@ def write_atomically(path: Path, content: bytes) -> None:
         with suppress(OSError):
             partial.unlink()  # half a file is of no use, and fills the disk
         raise NotWritable.of(path, error) from error
+
+
+@contextmanager
+def locked(path: Path, busy: str = "", wait: float = 0) -> Iterator[None]:
+    """Hold a lock file against other processes of this package, and other threads of this one.
+
+    Args:
+        path: the lock file; it and its folder are made if they are missing.
+        busy: what the error says when another process holds it.
+        wait: seconds to wait for that process; -1: until it is done.
+
+    Raises:
+        AlreadyRunning: another process holds it.
+        NotWritable: it cannot be made.
+
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, thread_local=False)  # it may be released by another thread than took it
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise AlreadyRunning(busy) from None
+    except OSError as error:
+        raise NotWritable.of(path.parent, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def seal(facts: Mapping[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jwb_dh_v1.errors import DataNotFound
+from jwb_dh_v1.hub import hub_errors, reason
 from jwb_dh_v1.version import __version__
 
 HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -40,18 +41,13 @@ def from_hub(name: str) -> Path:
     match = HUB_NAME.fullmatch(name)
     if match is None:
         raise DataNotFound(f"{name} is no folder, no file, and no Hub dataset as OWNER/NAME.")
-    import huggingface_hub.utils
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    transport = getattr(huggingface_hub.utils, "httpx", None)
-    broken = (OSError,) if transport is None else (OSError, transport.RequestError)
     try:
         place = snapshot_download(
             match["repo"], repo_type="dataset", revision=match["revision"], allow_patterns=PATTERNS,
             library_name="jwb-dh-v1", library_version=__version__,
         )  # fmt: skip
-    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, *broken) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataNotFound(f"{name} is no folder here, and cannot be had from the Hub: {reason}.") from error
+    except hub_errors(OSError, ValueError) as error:
+        raise DataNotFound(f"{name} is no folder here, and cannot be had from the Hub: {reason(error)}.") from error
     return Path(place)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jwb_dh_v1.dataset.schema import MEDIA, SCHEMA_VERSION, check_version, features
 from jwb_dh_v1.errors import DataNotFound, SetupError
+from jwb_dh_v1.hub import hub_errors, reason
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
@@ -94,7 +95,7 @@ def load_dataset(
             raise
         if kwargs.get("features") is None:
             _check_schema(data, wanted, chosen, stream)
-    except _unreachable() as error:
+    except hub_errors() as error:
         raise DataNotFound(f"{wanted} cannot be loaded: {_reason(error)}. {_advice(local, wanted, error)}") from error
     except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, OSError) as error:
         broken = _damaged(Path(place)) if local else None
@@ -132,30 +133,15 @@ def commit_of(path: str, revision: str | None = None) -> str | None:
 
     try:
         return HfApi().dataset_info(wanted, revision=revision or "main").sha
-    except _unreachable() as error:
+    except hub_errors() as error:
         raise DataNotFound(f"{wanted} cannot be loaded: {_reason(error)}. {_advice(False, wanted, error)}") from error
-
-
-def _unreachable() -> tuple[type[Exception], ...]:
-    """The errors of data that are not there or may not be read.
-
-    `DatasetNotFoundError` (missing, private, gated) and `EmptyDatasetError` are FileNotFoundError; no network at all is
-    a ConnectionError; what breaks off later is an error of the HTTP library, which depends on the version of
-    huggingface_hub.
-    """
-    import huggingface_hub.utils
-    from huggingface_hub.errors import HfHubHTTPError
-
-    transport = getattr(huggingface_hub.utils, "httpx", None)
-    broken = () if transport is None else (transport.RequestError,)
-    return (FileNotFoundError, ConnectionError, HfHubHTTPError, *broken)
 
 
 def _reason(error: BaseException) -> str:
     """The error that started it, in its first line; `datasets` wraps it into one that says nothing."""
     while error.__cause__ is not None and type(error).__name__.startswith("DatasetGeneration"):
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return reason(error)
 
 
 def _advice(local: bool, wanted: str, error: BaseException | None = None) -> str:

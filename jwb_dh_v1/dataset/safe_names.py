@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jwb_dh_v1.errors import AlreadyRunning, JwbError, SampleError, SetupError, Unexpected
+from jwb_dh_v1 import files
+from jwb_dh_v1.errors import JwbError, SampleError, SetupError, Unexpected
 
 LONGEST = 200  # bytes of an id: most file systems take 255, endings and temporary names need some
 FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
@@ -64,26 +64,6 @@ def safe_name(sample_id: Any) -> str:
     return str(sample_id)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make a folder and keep other processes of this package from writing to it.
-
-    Raises:
-        AlreadyRunning: another one does.
-        SetupError: the folder cannot be made.
-
-    """
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise AlreadyRunning(f"Another process is writing to {folder}; wait for it or choose another one.") from None
-    except OSError as error:
-        raise SetupError(f"{folder} cannot be written to: {error.strerror or error}.") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Make a folder and keep other processes of this package from writing to it; errors as `files.locked`."""
+    return files.locked(folder / ".lock", f"Another process is writing to {folder}; wait for it or choose another one.")

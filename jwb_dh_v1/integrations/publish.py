@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.hub import check_repo_id
 
 METRICS = (
     "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "aesthetic_quality",
@@ -93,15 +94,9 @@ def assemble(name: str, owner: str, source: str | Path = ".") -> Space:
             version in `constraints.txt`; a link to a file that no Space has; or a file that must not be published.
 
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
     chosen([name])
     repo_id = f"{owner}/{DEMO_REPO if name == DEMO else name}"
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise SetupError(f"{owner!r} is no owner on the Hub: {error}") from None
+    check_repo_id(repo_id, f"{owner!r} is no owner on the Hub")
     root = Path(source)
     pins = _pins(root)
     found = {f"{PACKAGE}/{path}": content for path, content in _tree(root / PACKAGE)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jwb_dh_v1.errors import DataNotFound, SetupError
+from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.hub import writing_to
 from jwb_dh_v1.integrations.publish import Space
 
 Say = Callable[[str], None]
@@ -38,7 +38,7 @@ def compare(space: Space, revision: str | None = None) -> Difference:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    with _hub(space.repo_id):
+    with writing_to(space.repo_id):
         try:
             info = HfApi(library_name="jwb-dh-v1").space_info(space.repo_id, revision=revision, files_metadata=True)
         except (RepositoryNotFoundError, RevisionNotFoundError):
@@ -85,7 +85,7 @@ def push(space: Space, *, revision: str | None = None, private: bool = True, say
             "Nothing was sent."
         )
     api = HfApi(library_name="jwb-dh-v1")
-    with _hub(space.repo_id):
+    with writing_to(space.repo_id):
         api.create_repo(space.repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(space.repo_id, repo_type="space", branch=revision, exist_ok=True)
@@ -102,20 +102,3 @@ def push(space: Space, *, revision: str | None = None, private: bool = True, say
     if say is not None:
         say(f"sent: {commit.commit_url}" + (f", tag {space.tag}" if space.tag and revision is None else ""))
     return str(commit.commit_url)
-
-
-@contextmanager
-def _hub(repo_id: str) -> Iterator[None]:
-    """The Hub's errors as ours."""
-    import huggingface_hub.utils
-    from huggingface_hub.errors import HfHubHTTPError
-
-    transport = getattr(huggingface_hub.utils, "httpx", None)
-    broken = (OSError,) if transport is None else (OSError, transport.RequestError)
-    try:
-        yield
-    except HfHubHTTPError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise SetupError(f"{repo_id}: {reason}. Log in with a token that may write: `hf auth login`.") from error
-    except broken as error:
-        raise DataNotFound(f"The Hub cannot be reached: {error}. The same command goes on where it was.") from error

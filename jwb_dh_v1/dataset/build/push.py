@@ -10,6 +10,7 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
+from jwb_dh_v1.hub import check_repo_id, writing_to
 from jwb_dh_v1.dataset.build.card import OPEN, open_decisions
 from jwb_dh_v1.dataset.check import check, shards
 from jwb_dh_v1.errors import DataNotFound, SetupError
@@ -28,15 +29,9 @@ def plan_push(folder: str | Path, repo_id: str) -> list[tuple[str, int]]:
             which `datasets` does not know the configurations.
 
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
     place = Path(folder)
     shards(place)
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise SetupError(f"{repo_id!r} is no name of a repository: {error}") from None
+    check_repo_id(repo_id, f"{repo_id!r} is no name of a repository")
     if "/" not in repo_id:
         raise SetupError(f"{repo_id!r} names no owner; write OWNER/{repo_id}.")
     if not (place / "README.md").is_file():
@@ -130,14 +125,10 @@ def _undecided(left: int) -> str:
 
 
 def _send(place: Path, repo_id: str, revision: str | None, private: bool, left: int, told: Say) -> None:
-    import huggingface_hub.utils
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
-    transport = getattr(huggingface_hub.utils, "httpx", None)
-    broken = (OSError,) if transport is None else (OSError, transport.RequestError)
     api = HfApi(library_name="jwb-dh-v1")
-    try:
+    with writing_to(repo_id):
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         if left and not api.repo_info(repo_id, repo_type="dataset").private:  # it was there before
             raise SetupError(_undecided(left))
@@ -151,9 +142,4 @@ def _send(place: Path, repo_id: str, revision: str | None, private: bool, left: 
             ignore_patterns=HIDDEN,
             commit_message="Data packed by jwb-dh-v1",
         )
-    except HfHubHTTPError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise SetupError(f"{repo_id}: {reason}. Log in with a token that may write: `hf auth login`.") from error
-    except broken as error:
-        raise DataNotFound(f"The Hub cannot be reached: {error}. The same command goes on where it was.") from error
     told(f"sent: {commit.commit_url}")
