@@ -21,12 +21,12 @@ def _wer(args: argparse.Namespace) -> int:
     from jwb_dh_v1.judge.items import recordings_in, texts_of
     from jwb_dh_v1.media.audio import decode_audio
     from jwb_dh_v1.metrics.wer import corpus_of
-    from jwb_dh_v1.networks.recognisers import recogniser
+    from jwb_dh_v1.networks.recognizers import recognizer
 
     console = Console()
     ours = {} if args.heard else recordings_in(args.generated)
     heard = _hypotheses(args.heard) if args.heard else {}
-    ear = None if args.heard else recogniser(args.asr, args.device)
+    ear = None if args.heard else recognizer(args.asr, args.device)
     texts = [t for t in texts_of(args.data, args.split, args.revision) if t.sample_id in (heard or ours)]
     if not texts:
         raise DataNotFound(f"No recording is named like a sample of {args.data}.")

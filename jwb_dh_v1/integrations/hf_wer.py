@@ -19,7 +19,7 @@ from jwb_dh_v1.networks.weights import fetch
 from jwb_dh_v1.version import __version__
 
 if TYPE_CHECKING:
-    from jwb_dh_v1.networks.recognisers import Recogniser
+    from jwb_dh_v1.networks.recognizers import Recognizer
 
 INPUTS = """
 Args:
@@ -52,7 +52,7 @@ class WordErrorRate(Base):
 
     metric = "wer"
     missing = "{metric} compares with what should be said: pass references= with one text per prediction."
-    _ear: tuple[Any, Recogniser] | None = None
+    _ear: tuple[Any, Recognizer] | None = None
 
     def _info(self) -> Any:
         text = datasets.Value("string")
@@ -110,7 +110,7 @@ class WordErrorRate(Base):
 
         return answer
 
-    def _words(self, encoded: str, paths: bool, language: str, ear: Recogniser | None) -> str:
+    def _words(self, encoded: str, paths: bool, language: str, ear: Recognizer | None) -> str:
         """The words of one prediction: as they were given, or as they are heard."""
         held = self._held.get(encoded)
         if held is None and not paths:
@@ -123,22 +123,22 @@ class WordErrorRate(Base):
         audio = sound_of(held or {"bytes": None, "path": encoded})
         return "" if audio is None or audio.silent else ear.transcribe(audio.mono(16000), language)
 
-    def _recogniser(self, asr: Any, device: str, given: Mapping[str, Path], other: bool) -> Recogniser:
+    def _recogniser(self, asr: Any, device: str, given: Mapping[str, Path], other: bool) -> Recognizer:
         """The recogniser of the last call, if it is the same; missing weights are fetched."""
         from jwb_dh_v1.networks import whisper, whisper_large
-        from jwb_dh_v1.networks.recognisers import recogniser
+        from jwb_dh_v1.networks.recognizers import recognizer
 
         key = (asr, device, given, other)
         if self._ear is None or self._ear[0] != key:
             files = {one.NAME: one.FILES for one in (whisper, whisper_large)}
             if isinstance(asr, str) and asr in files:
                 fetch([name for name in files[asr] if name not in given])
-            self._ear = key, recogniser(asr, device, given, other)
+            self._ear = key, recognizer(asr, device, given, other)
         return self._ear[1]
 
 
 def _told(
-    clips: list[Errors | None], problems: Mapping[int, tuple[str, str]], ear: Recogniser | None, return_samples: bool
+    clips: list[Errors | None], problems: Mapping[int, tuple[str, str]], ear: Recognizer | None, return_samples: bool
 ) -> dict[str, Any]:
     told = [f"clip {number}: {status}: {why}" for number, (status, why) in problems.items()]
     used = [clip for clip in clips if clip is not None]

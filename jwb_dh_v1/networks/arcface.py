@@ -22,7 +22,7 @@ from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.networks.checkpoint import filled, load_torch
 from jwb_dh_v1.networks.network import Network
 from jwb_dh_v1.networks.pool import models_of
-from jwb_dh_v1.networks.scrfd import Graph, five_points
+from jwb_dh_v1.networks.scrfd import OnnxGraph, five_points
 
 SIDE, WIDTH = 112, 512  # of a crop in pixels; of an embedding
 DEPTHS = {64: 3, 128: 4, 256: 14, 512: 3}  # blocks by channels
@@ -98,7 +98,7 @@ class OnnxArcFace(nn.Module):
 
     Args:
         path: `w600k_r50.onnx`, or another face network from [n, 3, 112, 112] to [n, 512].
-        device: where it runs, for good (`scrfd.Graph`).
+        device: where it runs, for good (`scrfd.OnnxGraph`).
 
     Raises:
         MissingPackage: `onnxruntime` is not installed (extra `dwpose`).
@@ -108,7 +108,7 @@ class OnnxArcFace(nn.Module):
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         super().__init__()
-        self._graph = Graph(path, device)
+        self._graph = OnnxGraph(path, device)
         # insightface's rule: networks that came from MXNet normalise their input themselves.
         self._raw = {"Sub", "Mul"} <= set(first_operations(path))
         found = self(np.zeros((2, SIDE, SIDE, 3), np.uint8)).shape

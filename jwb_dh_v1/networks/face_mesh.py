@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from jwb_dh_v1.media.clip import Clip
-from jwb_dh_v1.networks.detectors.litert import Model, Square, sigmoid
+from jwb_dh_v1.networks.detectors.litert import Square, TfliteModel, sigmoid
 from jwb_dh_v1.networks.network import Network
 from jwb_dh_v1.networks.pool import models_of
 
@@ -18,7 +18,7 @@ CROP = 1.5  # of the mesh's size (mediapipe `face_landmark_landmarks_to_roi.pbtx
 PRESENT = 0.5  # the mesh's own certainty that there is a face (`face_landmark_cpu.pbtxt`)
 RIGHT_EYE, LEFT_EYE = 33, 263  # outer corners, the person's own right and left
 
-NETWORK = Network("face-mesh", lambda weights, _: Model(weights["face-mesh"]))
+NETWORK = Network("face-mesh", lambda weights, _: TfliteModel(weights["face-mesh"]))
 
 
 def meshes(clip: Clip, indices: np.ndarray) -> list[np.ndarray | None]:
@@ -27,7 +27,7 @@ def meshes(clip: Clip, indices: np.ndarray) -> list[np.ndarray | None]:
     return [read_mesh(model, frame) for frame in clip.take(indices)]
 
 
-def read_mesh(model: Model, frame: np.ndarray) -> np.ndarray | None:
+def read_mesh(model: TfliteModel, frame: np.ndarray) -> np.ndarray | None:
     """The face mesh of the face that fills a frame: float64 [468, 3] in pixels, upright, or None where there is none.
 
     The network sees a square about the face with the eyes level, so it looks more than once: first at the whole frame,

@@ -26,7 +26,7 @@ SCORE, OVERLAP = 0.5, 0.4  # least score; what overlaps a better face by more is
 POINTS = 5
 
 
-class Graph:
+class OnnxGraph:
     """An ONNX graph of one input, on ONNX Runtime.
 
     Args:
@@ -82,15 +82,15 @@ class Scrfd:
 
     Args:
         path: the verified file.
-        device: as `Graph`.
+        device: as `OnnxGraph`.
 
     Raises:
-        MissingPackage, SetupError: as `Graph`; also if the graph has other outputs than SCRFD's nine.
+        MissingPackage, SetupError: as `OnnxGraph`; also if the graph has other outputs than SCRFD's nine.
 
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        self._graph = Graph(path, device)
+        self._graph = OnnxGraph(path, device)
         found = [out.shape for out in self._run(np.zeros((1, 3, SIZE, SIZE), np.float32))]
         expected = [(len(centres(s)), width) for width in (1, 4, 2 * POINTS) for s in STRIDES]
         if found != expected:

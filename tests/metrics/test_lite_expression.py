@@ -47,10 +47,10 @@ def test_mesh_points_are_used_on_both_sides_alike():
 
 @pytest.fixture(scope="module")
 def face_mesh():
-    from jwb_dh_v1.networks.detectors.litert import Model
+    from jwb_dh_v1.networks.detectors.litert import TfliteModel
     from jwb_dh_v1.networks.weights import resolve
 
-    return Model(resolve("face-mesh"))
+    return TfliteModel(resolve("face-mesh"))
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from jwb_dh_v1.errors import MissingPackage, SetupError
-from jwb_dh_v1.media import coco, tracks
+from jwb_dh_v1.media import coco
 from jwb_dh_v1.media.annotations import Annotations
-from jwb_dh_v1.networks.detectors import DETECTOR_WEIGHTS, detector
+from jwb_dh_v1.networks.detectors import DETECTOR_WEIGHTS, detector, tracks
 from jwb_dh_v1.networks.detectors.litert import Square, Ssd, iou, ssd_anchors, suppress
 from jwb_dh_v1.networks.detectors.mediapipe import hand_region, palm_region, sharpen, tiles
-from jwb_dh_v1.networks.detectors.person import Hand, Look, assemble, hand_sides
+from jwb_dh_v1.networks.detectors.person import Hand, Sighting, assemble, hand_sides
 
 NAN = np.nan
 
@@ -222,12 +222,12 @@ def _face(x: float, size: float) -> np.ndarray:
 
 def test_hands_of_the_person_beside_are_left_out() -> None:
     faces = np.array([_face(100, 40), _face(300, 30)])
-    looks = [Look(i, faces, [_hand(130, 0.9), _hand(330, 0.1)]) for i in range(6)]
+    looks = [Sighting(i, faces, [_hand(130, 0.9), _hand(330, 0.1)]) for i in range(6)]
     found = assemble(looks, 6, 8.0, (400, 200), full=False)
     assert found.coverage("face") == found.coverage("right_hand") == 1.0
     np.testing.assert_allclose(found.boxes["face"][:, 0], 100)
     assert found.coverage("left_hand") == 0.0 and found.keypoints is None and "body" not in found.boxes
-    alone = assemble([Look(i, faces[:0], [_hand(130, 0.9)]) for i in range(6)], 6, 8.0, (400, 200), full=False)
+    alone = assemble([Sighting(i, faces[:0], [_hand(130, 0.9)]) for i in range(6)], 6, 8.0, (400, 200), full=False)
     assert alone.coverage("right_hand") == 1.0  # no face to be seen: the hand counts
 
 

@@ -1,4 +1,13 @@
-"""Detectors that find a person's body, face and hands in a bare video."""
+"""Detectors: a person's body, face and hands in a bare video, by MediaPipe's networks or by DWPose.
+
+Example:
+    >>> from jwb_dh_v1.media import Clip
+    >>> from jwb_dh_v1.networks.weights import resolve_all
+    >>> clip = Clip("generated/a.mp4")
+    >>> found = detector("mediapipe", resolve_all(DETECTOR_WEIGHTS["mediapipe"]))  # doctest: +SKIP
+    >>> found.detect(clip.chunks(), clip.fps).boxes["face"]  # float32 [T, 4], x1 y1 x2 y2  # doctest: +SKIP
+
+"""
 
 from __future__ import annotations
 

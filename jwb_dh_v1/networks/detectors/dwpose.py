@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1.errors import MissingPackage
-from jwb_dh_v1.media import coco, tracks
+from jwb_dh_v1.media import coco
 from jwb_dh_v1.media.annotations import KEYPOINTS, Annotations
+from jwb_dh_v1.networks.detectors import tracks
 from jwb_dh_v1.networks.detectors.litert import iou
 
 STRIDES = (8, 16, 32)

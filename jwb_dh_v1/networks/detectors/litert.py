@@ -68,7 +68,7 @@ class Square:
         return cut
 
 
-class Model:
+class TfliteModel:
     """One tflite file, ready to run; the outputs are copied, so that they stay valid.
 
     Raises:
@@ -152,7 +152,7 @@ class Ssd:
     `low` is the lower end of the input range ([0, 1] or [-1, 1]); `threshold` the least score, 0..1.
     """
 
-    model: Model
+    model: TfliteModel
     strides: tuple[int, ...]
     threshold: float
     low: float = 0.0

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.media import coco, tracks
+from jwb_dh_v1.media import coco
 from jwb_dh_v1.media.annotations import Annotations
-from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS
-from jwb_dh_v1.networks.detectors.litert import Model, Square, Ssd, iou, sigmoid
-from jwb_dh_v1.networks.detectors.person import HAND_SURE, SOURCE, Hand, Look, assemble
+from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, tracks
+from jwb_dh_v1.networks.detectors.litert import Square, Ssd, TfliteModel, iou, sigmoid
+from jwb_dh_v1.networks.detectors.person import HAND_SURE, SOURCE, Hand, Sighting, assemble
 
 # A face found anywhere is looked at once more in a crop of 3 times its size, by the short-range network, and counts
 # from 0.7 on: real faces of the four sample clips then score at least 0.81, lettering and clouds at most 0.54.
@@ -43,16 +43,18 @@ class MediaPipe:
     name = SOURCE
 
     def __init__(self, weights: Mapping[str, Path]) -> None:
-        self._short = Ssd(Model(weights["face-short-range"]), (8, 16, 16, 16), FACE_SURE, low=-1.0)
+        self._short = Ssd(TfliteModel(weights["face-short-range"]), (8, 16, 16, 16), FACE_SURE, low=-1.0)
         # As a proposal only, so lower than the graph's 0.5: the second look decides.
         self._near = Ssd(self._short.model, self._short.strides, 0.4, low=-1.0)
-        self._far = Ssd(Model(weights["face-full-range"]), (4,), 0.6, low=-1.0, per_layer=1)
-        self._palm = Ssd(Model(weights["palm"]), (8, 16, 16, 16), 0.5)
-        self._hand = Model(weights["hand-landmark"])
-        self._full: tuple[Model, Ssd, Model, Model] | None = None
+        self._far = Ssd(TfliteModel(weights["face-full-range"]), (4,), 0.6, low=-1.0, per_layer=1)
+        self._palm = Ssd(TfliteModel(weights["palm"]), (8, 16, 16, 16), 0.5)
+        self._hand = TfliteModel(weights["hand-landmark"])
+        self._full: tuple[TfliteModel, Ssd, TfliteModel, TfliteModel] | None = None
         if all(name in weights for name in ANNOTATE_WEIGHTS):
-            pose = Ssd(Model(weights["pose-detection"]), (8, 16, 32, 32, 32), 0.5, low=-1.0)
-            mesh, landmark, selfie = (Model(weights[n]) for n in ("face-mesh", "pose-landmark", "selfie-segmentation"))
+            pose = Ssd(TfliteModel(weights["pose-detection"]), (8, 16, 32, 32, 32), 0.5, low=-1.0)
+            mesh, landmark, selfie = (
+                TfliteModel(weights[n]) for n in ("face-mesh", "pose-landmark", "selfie-segmentation")
+            )
             self._full = mesh, pose, landmark, selfie
 
     def detect(self, chunks: Iterable[np.ndarray], fps: float, *, full: bool = False) -> Annotations:
@@ -73,7 +75,7 @@ class MediaPipe:
         """
         if full and self._full is None:
             raise SetupError(f"Full annotation with mediapipe needs the weights {', '.join(ANNOTATE_WEIGHTS)}.")
-        looks: list[Look] = []
+        looks: list[Sighting] = []
         length = width = height = 0
         for number, frame in tracks.sampled(chunks, tracks.stride(fps)):
             length = number + 1
@@ -82,9 +84,9 @@ class MediaPipe:
                 looks.append(self._look(number, np.ascontiguousarray(frame), looks[-1] if looks else None, full))
         return assemble(looks, length, fps, (width, height), full)
 
-    def _look(self, number: int, frame: np.ndarray, last: Look | None, full: bool) -> Look:
+    def _look(self, number: int, frame: np.ndarray, last: Sighting | None, full: bool) -> Sighting:
         faces = self._faces(frame, last)
-        look = Look(number, faces, self._hands(frame, faces, last))
+        look = Sighting(number, faces, self._hands(frame, faces, last))
         if full and self._full is not None:
             mesh, pose, landmark, selfie = self._full
             look.meshes = np.array([face_mesh(mesh, frame, face) for face in faces]).reshape(-1, 68, 3)
@@ -98,7 +100,7 @@ class MediaPipe:
         found = self._short(frame, Square(square.x, square.y, FACE_CROP * square.side))
         return found[iou(row[:4], found[:, :4]) > 0.2][:1]
 
-    def _faces(self, frame: np.ndarray, last: Look | None) -> np.ndarray:
+    def _faces(self, frame: np.ndarray, last: Sighting | None) -> np.ndarray:
         """Faces [n, 17], most sure first: in the whole picture, where they were, and, if still none, small ones."""
         height, width = frame.shape[:2]
         whole = Square.around(0, 0, width, height)
@@ -121,7 +123,7 @@ class MediaPipe:
                 add(self._far(frame, tile))
         return found[np.argsort(-found[:, 4], kind="stable")]
 
-    def _hands(self, frame: np.ndarray, faces: np.ndarray, last: Look | None) -> list[Hand]:
+    def _hands(self, frame: np.ndarray, faces: np.ndarray, last: Sighting | None) -> list[Hand]:
         """Hands that a palm shows, and sure ones still where they were (as in MediaPipe's tracking)."""
         palms = [row for square in palm_squares(frame, faces) for row in self._palm(frame, square)[:MOST]]
         regions = [palm_region(palm) for palm in palms]
@@ -230,7 +232,7 @@ def _raised(square: Square, angle: float, up: float, scale: float) -> Square:
     )
 
 
-def face_mesh(model: Model, frame: np.ndarray, face: np.ndarray) -> np.ndarray:
+def face_mesh(model: TfliteModel, frame: np.ndarray, face: np.ndarray) -> np.ndarray:
     """The 68 iBUG points of one face [68, 3] (x, y, score), all zero where the mesh finds none.
 
     The crop is 1.5 times the box with the eyes level (`face_detection_front_detection_to_roi.pbtxt`).
@@ -247,7 +249,7 @@ def face_mesh(model: Model, frame: np.ndarray, face: np.ndarray) -> np.ndarray:
 
 
 def body_pose(
-    detector: Ssd, landmark: Model, frame: np.ndarray, faces: np.ndarray
+    detector: Ssd, landmark: TfliteModel, frame: np.ndarray, faces: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Pose [33, 3] (x, y, score) and body box [4] of the person with the largest face, or of the surest one.
 
@@ -307,7 +309,7 @@ def sharpen(points: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return out
 
 
-def person_mask(model: Model, frame: np.ndarray) -> dict[str, object]:
+def person_mask(model: TfliteModel, frame: np.ndarray) -> dict[str, object]:
     """The selfie segmentation above 0.5 in the frame's size, run-length encoded; it shows everyone in the picture."""
     import cv2
 

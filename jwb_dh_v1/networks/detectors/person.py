@@ -1,4 +1,4 @@
-"""From all that was seen in a clip (`Look`) to the annotations of its main person, for the detector `mediapipe`.
+"""From all that was seen in a clip (`Sighting`) to the annotations of its main person, for the detector `mediapipe`.
 
 Everyone's faces and hands are tracked; the person with the largest face is kept, and the hands that are nearer to
 that face than to any other. The rules are our own and part of `mediapipe/1`.
@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jwb_dh_v1.media import coco, tracks
+from jwb_dh_v1.media import coco
 from jwb_dh_v1.media.annotations import KEYPOINTS, Annotations
+from jwb_dh_v1.networks.detectors import tracks
 
 SOURCE = "mediapipe/1"
 ARM = 7.0  # farthest centre of a hand from that of the face, in face sizes (a stretched arm is about 5)
@@ -32,7 +33,7 @@ class Hand:
 
 
 @dataclass
-class Look:
+class Sighting:
     """What one frame showed.
 
     Attributes:
@@ -54,7 +55,7 @@ class Look:
     mask: dict[str, object] | None = field(default=None, repr=False)
 
 
-def assemble(looks: list[Look], length: int, fps: float, size: tuple[int, int], full: bool) -> Annotations:
+def assemble(looks: list[Sighting], length: int, fps: float, size: tuple[int, int], full: bool) -> Annotations:
     """Annotations of the main person over `length` frames of `size` (width, height)."""
     frames = np.array([look.frame for look in looks], int)
     step = int(frames[1] - frames[0]) if len(frames) > 1 else 1
@@ -101,7 +102,7 @@ def assemble(looks: list[Look], length: int, fps: float, size: tuple[int, int], 
     return Annotations(boxes, scores, SOURCE, points, _masks(looks, boxes, length, size))
 
 
-def _own_hands(look: Look, face: np.ndarray, others: list[np.ndarray]) -> list[Hand]:
+def _own_hands(look: Sighting, face: np.ndarray, others: list[np.ndarray]) -> list[Hand]:
     """The hands nearer to the main face [5] than to another one, in face sizes; all when no face is to be seen."""
     people = np.array([p[:4] for p in [face, *others]])
     if np.isnan(people).all():
@@ -115,7 +116,7 @@ def _own_hands(look: Look, face: np.ndarray, others: list[np.ndarray]) -> list[H
     return own
 
 
-def _own_body(look: Look, face: np.ndarray) -> np.ndarray:
+def _own_body(look: Sighting, face: np.ndarray) -> np.ndarray:
     """Body box and score, [0 or 1, 5], none when its nose is far from the main face [5]; the score is the mean of the
     points that are seen.
     """
@@ -156,7 +157,7 @@ def hand_sides(hands: list[list[Hand]], gap: int) -> dict[str, list[tracks.Track
 
 
 def _masks(
-    looks: list[Look], boxes: dict[str, np.ndarray], length: int, size: tuple[int, int]
+    looks: list[Sighting], boxes: dict[str, np.ndarray], length: int, size: tuple[int, int]
 ) -> list[dict[str, object]]:
     """Per frame the mask of the nearest look; an empty one where neither face nor body is seen."""
     frames = np.array([look.frame for look in looks])

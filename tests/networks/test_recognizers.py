@@ -17,7 +17,7 @@ from jwb_dh_v1.metrics.speech import word_errors
 from jwb_dh_v1.networks import whisper as tiny_en
 from jwb_dh_v1.networks import whisper_large
 from jwb_dh_v1.networks.ctranslate2 import whisper_network
-from jwb_dh_v1.networks.recognisers import recogniser
+from jwb_dh_v1.networks.recognizers import recognizer
 from jwb_dh_v1.networks.weights import FILES, resolve, resolve_all
 from jwb_dh_v1.networks.whisper_large import LargeWhisper, load_large
 
@@ -69,7 +69,7 @@ def ctranslate2_folder(tmp_path_factory) -> Path:
 @pytest.mark.teaser
 def test_real_speech_through_faster_whisper(ctranslate2_folder, speech):
     pytest.importorskip("faster_whisper", reason="faster-whisper is not installed (extra asr)")
-    ear = recogniser(f"faster-whisper:{ctranslate2_folder}", "cpu")
+    ear = recognizer(f"faster-whisper:{ctranslate2_folder}", "cpu")
     assert ear.name == f"faster-whisper:tiny.en@{FILES['whisper-tiny.en'].sha256[:12]}"
     check_words(ear.transcribe, speech)
     backwards = np.ascontiguousarray(speech["two-cities"][: 16000 * 8][::-1])
@@ -83,15 +83,15 @@ def test_real_speech_through_faster_whisper(ctranslate2_folder, speech):
 def test_faster_whisper_says_what_is_missing(tmp_path, monkeypatch):
     pytest.importorskip("faster_whisper", reason="faster-whisper is not installed (extra asr)")
     with pytest.raises(SetupError, match="cannot use"):
-        recogniser(f"faster-whisper:{tmp_path}", "cpu")
+        recognizer(f"faster-whisper:{tmp_path}", "cpu")
     with pytest.raises(MissingWeights, match="no such size"):
-        recogniser("faster-whisper:no such size", "cpu")
+        recognizer("faster-whisper:no such size", "cpu")
 
 
 def test_without_faster_whisper(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(MissingPackage, match=r"jwb-dh-v1\[asr\]"):
-        recogniser("faster-whisper:large-v3")
+        recognizer("faster-whisper:large-v3")
 
 
 @pytest.mark.teaser
@@ -99,13 +99,13 @@ def test_recognisers_by_name(speech, tmp_path):
     toy = _module("whisper_toy")
     files = toy.write(tmp_path, seeded.seeded_state_dict(toy.tensors()), max_length=12)
     brief = dict(zip(whisper_large.FILES, files, strict=True))
-    large = recogniser("whisper-large-v3", "cpu", brief, other=True)
+    large = recognizer("whisper-large-v3", "cpu", brief, other=True)
     sound = toy.sound(2)
     assert (large.name, large.transcribe(sound, "de")) == (
         "whisper-large-v3",
         load_large(brief).transcribe(sound, "de"),
     )
-    tiny = recogniser("whisper-tiny.en", "cpu")
+    tiny = recognizer("whisper-tiny.en", "cpu")
     assert tiny.name == "whisper-tiny.en"
     assert word_errors(OBAMA, tiny.transcribe(speech["obama-speech"], "en-GB"))["wer"] == pytest.approx(3 / 17)
     with pytest.raises(NotApplicable, match="English only"):
@@ -117,18 +117,18 @@ def own_ear(samples: np.ndarray, language: str) -> str:
 
 
 def test_a_function_is_a_recogniser():
-    ear = recogniser(own_ear)
+    ear = recognizer(own_ear)
     assert (ear.name, ear.transcribe(np.zeros(3, np.float32), "en")) == ("own_ear", "3 en")
 
 
 @pytest.mark.parametrize("name", ["", "whisper", "faster-whisper", "faster-whisper:", "openai:large"])
 def test_unknown_names(name):
     with pytest.raises(SetupError, match=r"whisper-large-v3, whisper-tiny\.en, faster-whisper:MODEL"):
-        recogniser(name)
+        recognizer(name)
 
 
 def test_missing_weights_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("JWB_CACHE", str(tmp_path))
     monkeypatch.delenv("JWB_WEIGHTS", raising=False)
     with pytest.raises(MissingWeights, match=r"jwb-dh weights fetch whisper-large-v3 whisper-large-v3/config\.json"):
-        recogniser("whisper-large-v3", "cpu")
+        recognizer("whisper-large-v3", "cpu")

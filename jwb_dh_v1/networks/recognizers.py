@@ -1,22 +1,78 @@
-"""Whisper through the `faster-whisper` package (CTranslate2), an option for those who have it.
+"""Speech recognizers by name, for callers that let the user choose one; and Whisper through `faster-whisper`.
 
-Settings are those of F5-TTS's WER (SWivid/F5-TTS, `src/f5_tts/eval/utils_eval.py`): beam 5, the language given, and the
-package's defaults: no voice activity detection, each window conditioned on the last one's text. Only the fallback to
-higher temperatures is off: it draws random numbers that `ctranslate2.set_random_seed` does not begin again, so that a
-clip's words would depend on the clips before it.
+Settings of the latter are those of F5-TTS's WER (SWivid/F5-TTS, `src/f5_tts/eval/utils_eval.py`): beam 5, the language
+given, and the package's defaults: no voice activity detection, each window conditioned on the last one's text. Only the
+fallback to higher temperatures is off: it draws random numbers that `ctranslate2.set_random_seed` does not begin again,
+so that a clip's words would depend on the clips before it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jwb_dh_v1.errors import MissingPackage, MissingWeights, NotApplicable, SetupError
+from jwb_dh_v1.files import sha256_of
 from jwb_dh_v1.hub import hub_errors, reason
 from jwb_dh_v1.media.audio import is_silent
+from jwb_dh_v1.networks import whisper, whisper_large
+from jwb_dh_v1.networks.pool import NetworkPool
+from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.networks.whisper import primary
+
+Hear = Callable[[np.ndarray, str], str]
+NAMES = ("whisper-large-v3", "whisper-tiny.en", "faster-whisper:MODEL")
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """Something that hears words.
+
+    Attributes:
+        name: what it is; part of a result.
+        transcribe: float32 [n] samples at 16 kHz and their language (ISO 639-1) -> the words as they are written, ""
+            for silence. It raises NotApplicable for a language that it does not know.
+
+    """
+
+    name: str
+    transcribe: Hear
+
+
+def recognizer(
+    asr: str | Hear, device: str = "auto", weights: Mapping[str, Path] | None = None, other: bool = False
+) -> Recognizer:
+    """A recognizer, loaded.
+
+    Args:
+        asr: `whisper-large-v3` (as `standard/1` hears), `whisper-tiny.en` (as `lite/1` does; English only),
+            `faster-whisper:MODEL` (a folder, a size such as `large-v3`, or a Hub repository), or a function of samples
+            and language, which is known by its own name.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        weights: the user's own files by name.
+        other: take a given file even if its content is not the table's.
+
+    Raises:
+        SetupError: no recognizer has that name, or its package, weights or device are missing.
+
+    """
+    if callable(asr):
+        return Recognizer(getattr(asr, "__qualname__", type(asr).__qualname__), asr)
+    kind, _, model = asr.partition(":")
+    if kind == "faster-whisper" and model:
+        faster = FasterWhisper(model, device)
+        return Recognizer(faster.name, faster.transcribe)
+    if asr not in NAMES[:2]:
+        raise SetupError(f"There is no recognizer {asr!r}; there are {', '.join(NAMES)}.")
+    place = str(NetworkPool(device=device).device)
+    if asr == whisper.NAME:
+        return Recognizer(asr, whisper.load_tiny_en(resolve_all(whisper.FILES, weights, other), place).transcribe)
+    large = whisper_large.load_large(resolve_all(whisper_large.FILES, weights, other), place)
+    return Recognizer(asr, large.transcribe)
 
 
 class FasterWhisper:
@@ -46,8 +102,6 @@ class FasterWhisper:
             from faster_whisper.utils import download_model
         except ImportError:
             raise MissingPackage('faster-whisper is needed: pip install "jwb-dh-v1[asr]".') from None
-        from jwb_dh_v1.files import sha256_of
-
         folder = Path(model)
         if not folder.is_dir():
             try:
