@@ -65,7 +65,7 @@ def load() -> None:
     import torch  # noqa: F401
 
     import jwb_dh_v1.dataset.pairs
-    import jwb_dh_v1.metrics.pixel
+    import jwb_dh_v1.metrics.fidelity.pixel
     import jwb_dh_v1.report.figures
     import jwb_dh_v1.report.report  # noqa: F401
 

@@ -42,7 +42,7 @@ def seconds(metric, region, rule, paths, models) -> float:  # type: ignore[no-un
     made, real = (Clip(path, models=models) for path in paths)
     sample = Sample("a", made, real, transcript="Today after two years of negotiations")
     for part in sample.crop(region, rule, metric.same_boxes):
-        metric.sample(part)
+        metric.score(part)
     return (time.perf_counter() - begun) / (len(made) / made.fps)
 
 

@@ -26,7 +26,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch.nn import functional
 from torchvision import transforms
 
-from jwb_dh_v1.metrics.expression import SMALLEST
+from jwb_dh_v1.metrics.fidelity.e_fid import SMALLEST
 from jwb_dh_v1.networks import arcface, deep3d, i3d, inception
 from jwb_dh_v1.networks.checkpoint import load_torch
 from jwb_dh_v1.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD

@@ -29,7 +29,9 @@ from PIL import Image
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.media.video import write_mp4
-from jwb_dh_v1.metrics import distribution, pixel, wer
+from jwb_dh_v1.metrics import wer
+from jwb_dh_v1.metrics.fidelity import fid as fid_file
+from jwb_dh_v1.metrics.fidelity import pixel
 from jwb_dh_v1.networks.checkpoint import load_torch
 from jwb_dh_v1.networks.inception import inception_fid
 from jwb_dh_v1.networks.pool import NetworkPool
@@ -93,11 +95,11 @@ def fid(frames: Frames, folder: Path) -> None:
     """FID from files to the number, the network loaded beforehand where the peer lets us."""
     file = weight_file("inception-2015", folder)
 
-    def ours(metric: Callable[[Sample], distribution.Frechet]) -> Timed:
+    def ours(metric: Callable[[Sample], fid_file.Frechet]) -> Timed:
         models = networks({"inception-2015": file})
         return clock(lambda: metric(frames.sample(models)).value())
 
-    ours(distribution.fid)  # a warm-up for both: it is torch's own
+    ours(fid_file.fid)  # a warm-up for both: it is torch's own
     if there("pytorch_fid"):
         from pytorch_fid import fid_score
         from pytorch_fid.inception import InceptionV3
@@ -105,7 +107,7 @@ def fid(frames: Frames, folder: Path) -> None:
         with patch("pytorch_fid.inception.load_state_dict_from_url", lambda *_, **__: load_torch(file)):
             ready = InceptionV3([3])
         theirs = clock(lambda: _pytorch_fid(fid_score, ready, frames.folders))
-        row("FID", "pytorch-fid", theirs, ours(distribution.fid), TOLERANCE["fid"])
+        row("FID", "pytorch-fid", theirs, ours(fid_file.fid), TOLERANCE["fid"])
     if there("cleanfid"):
         from cleanfid import fid as clean
 
@@ -115,8 +117,8 @@ def fid(frames: Frames, folder: Path) -> None:
             lambda: clean.compute_fid(*frames.folders, mode="clean", num_workers=0, device=torch.device("cpu"),
                                       custom_feat_extractor=look, use_dataparallel=False, verbose=False)
         )  # fmt: skip
-        row("FID (clean)", "clean-fid", theirs, ours(distribution.fid_clean), TOLERANCE["fid"])
-    tensorflow = ours(distribution.fid_tensorflow)
+        row("FID (clean)", "clean-fid", theirs, ours(fid_file.fid_clean), TOLERANCE["fid"])
+    tensorflow = ours(fid_file.fid_tensorflow)
     if there("torch_fidelity"):
         import torch_fidelity
 
@@ -164,8 +166,8 @@ def pixels(frames: Frames) -> None:
         return float(np.mean([float(measure(a[None], b[None])) for a, b in zip(made, real, strict=True)]))
 
     for name, metric, measure in (
-        ("ssim", pixel.ssim, _without_border(structural_similarity_index_measure)),
-        ("psnr", pixel.psnr, lambda a, b: peak_signal_noise_ratio(a, b, data_range=255.0)),
+        ("ssim", pixel.SSIM.score, _without_border(structural_similarity_index_measure)),
+        ("psnr", pixel.PSNR.score, lambda a, b: peak_signal_noise_ratio(a, b, data_range=255.0)),
     ):
         with torch.inference_mode():
             theirs = clock(lambda measure=measure: mean(measure))  # type: ignore[misc]

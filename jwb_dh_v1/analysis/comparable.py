@@ -28,7 +28,7 @@ from jwb_dh_v1.scoring.result import Result
 if TYPE_CHECKING:
     from jwb_dh_v1.scoring.plan import Plan
 
-REFUSED = ("protocol", "data", "boxes", "failures", "precision")
+REFUSED = ("protocol", "declarations", "data", "boxes", "failures", "precision")
 REMARKED = ("decoder", "version")
 CROPPED = {"face", "hands"}
 NOT_RECORDED = "not recorded"

@@ -205,7 +205,7 @@ def add_commands(commands: Any) -> None:
     )  # fmt: skip
     stats.add_argument("data", help="local dataset, or folder of real videos")
     stats.add_argument("--protocol", default="standard")
-    stats.add_argument("--metrics", nargs="+", help="of fid, fid_clean, fvd, e_fid (default: all of the protocol's)")
+    stats.add_argument("--metrics", nargs="+", help="distances of sets (default: all of the protocol's)")
     stats.add_argument("--regions", nargs="+", default=["body", "face", "hands"])
     stats.add_argument("--split", default="evaluation")
     stats.add_argument("--boxes", help="as for `score`")

@@ -159,7 +159,7 @@ def _merge(args: argparse.Namespace) -> int:
     from jwb_dh_v1.report.tables import print_table
     from jwb_dh_v1.scoring.run import merge
 
-    result = merge(args.folder, args.allow_failures)
+    result = merge(args.folder, args.allow_failures, args.protocol)
     with written_below(args.folder, "report.html") as page:
         write_report(result, None, page)
     print_table(result, Console())
@@ -185,7 +185,11 @@ def add_commands(commands: Any) -> None:
     score.add_argument("--split", help="split of the dataset (default: evaluation)")
     score.add_argument("--revision", help="revision of a Hub dataset")
     score.add_argument("--out", required=True, help="folder for results, or a URL (s3://bucket/run, hf://...)")
-    score.add_argument("--protocol", default="standard", help="standard, paper or lite (default: standard)")
+    score.add_argument(
+        "--protocol",
+        default="standard",
+        help="standard, paper, lite, an installed one, or package.module:TABLE (default: standard)",
+    )
     score.add_argument("--metrics", nargs="+", help="only these metrics")
     score.add_argument("--regions", nargs="+", default=["body", "face", "hands"], help="of body face hands")
     score.add_argument("--boxes", help="mediapipe, dwpose or annotations (default: the protocol's)")
@@ -221,4 +225,5 @@ def add_commands(commands: Any) -> None:
     merge = commands.add_parser("merge", help="add up the shards of runs with --shards, and write their results")
     merge.add_argument("folder", metavar="RUN", help="the --out of those runs, a URL too")
     merge.add_argument("--allow-failures", type=int, default=0, metavar="N")
+    merge.add_argument("--protocol", metavar="package.module:TABLE", help="of those runs, where it is not installed")
     merge.set_defaults(run=_merge)

@@ -218,7 +218,7 @@ class Module(Videos):
         features = {"predictions": video}
         if any("reference" in metric.needs for metric in variants.values()):
             features["references"] = video
-        lines = [f"{PROTOCOLS[name].name}: {metric.sample.__doc__}" for name, metric in variants.items()]
+        lines = [f"{PROTOCOLS[name].name}: {metric.description}" for name, metric in variants.items()]
         return evaluate.MetricInfo(
             description="\n".join(lines),
             citation=CITATION,

@@ -39,12 +39,12 @@ STARTS = 3  # children in a row that end before their first word
 TRIES = 2  # children that a file may end
 SLICE = 1.0
 TELL = "import sys; sys.path[:] = sys.argv[2:]; from jwb_dh_v1.media.process import main; main(int(sys.argv[1]))"
-ROLES = ("generated", "reference", "baseline")
+ROLES = ("generated", "reference")
 WHAT = {"info": "facts", "sha256": "bytes", "audio": "sound", "frames": "frames", "next": "frames"}
 
 
 class HasClips(Protocol):
-    """What is scored: up to three clips."""
+    """What is scored: one or two clips."""
 
     @property
     def generated(self) -> clip_module.Clip:
@@ -54,11 +54,6 @@ class HasClips(Protocol):
     @property
     def reference(self) -> clip_module.Clip | None:
         """The real clip."""
-        ...
-
-    @property
-    def baseline(self) -> clip_module.Clip | None:
-        """Another system's clip."""
         ...
 
 

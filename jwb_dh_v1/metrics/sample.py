@@ -23,7 +23,6 @@ class Sample:
         generated: the clip to be scored.
         reference: the real clip, if the metric compares.
         transcript: the words that should be heard.
-        baseline: another system's clip, for the judge.
         person_id: the person; confidence intervals resample persons, not clips.
         language: of the transcript, ISO 639-1.
         hypothesis: the words heard in the generated clip, if a recogniser was run before; WER then asks none.
@@ -34,7 +33,6 @@ class Sample:
     generated: Clip
     reference: Clip | None = None
     transcript: str | None = None
-    baseline: Clip | None = None
     person_id: str | None = None
     language: str = "en"
     hypothesis: str | None = None

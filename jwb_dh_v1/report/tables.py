@@ -19,7 +19,6 @@ from jwb_dh_v1.analysis.wording import (
     regions_of,
     title,
 )
-from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.scoring.result import Result, Score
 
 if TYPE_CHECKING:
@@ -137,8 +136,10 @@ def _notes(results: Sequence[Result]) -> list[str]:
 
 def remarks(results: Sequence[Result]) -> list[str]:
     """What to mind about some results of one protocol: failures that count, small sets, metrics that are not there."""
-    from jwb_dh_v1.metrics import protocol
+    from jwb_dh_v1.metrics.protocols import known
 
+    table = known(results[0].protocol)  # None: a result of another version, or of a package that is not here
+    absent = table.absent if table is not None else {}
     scores = [score for result in results for score in result.scores]
     filled = dict.fromkeys(s.failures for s in scores if s.failures != "strict" and s.skipped + s.failed)
     found = [POLICY_NOTES[policy] for policy in filled]
@@ -152,15 +153,8 @@ def remarks(results: Sequence[Result]) -> list[str]:
         of = f" of {printable(result.name)}" if len(results) > 1 else ""
         notes = [score for score in result.scores if score.note and not score.note.startswith("biased")]
         found += [f"{title(score.metric)}{of}: {score.note}." for score in notes]
-    found += [f"{title(name)} is not in {results[0].protocol}: {why}." for name, why in _absent(protocol, results)]
+    found += [f"{title(name)} is not in {results[0].protocol}: {why}." for name, why in absent.items()]
     return found
-
-
-def _absent(protocol: Any, results: Sequence[Result]) -> list[tuple[str, str]]:
-    try:
-        return list(protocol(results[0].protocol).absent.items())
-    except SetupError:  # a result of another version of this package
-        return []
 
 
 def print_comparison(results: Sequence[Result], console: Console | None = None) -> None:

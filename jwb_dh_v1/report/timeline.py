@@ -133,9 +133,10 @@ def _fill(
 
 def _curves(player: Player, result: Result, rows: Sequence[Row], sample: Sample) -> list[tuple[Row, np.ndarray]]:
     """The curves to show, each with the frame numbers of its entries."""
-    from jwb_dh_v1.metrics import protocol
+    from jwb_dh_v1.metrics.protocols import known
 
-    table = protocol(result.protocol).metrics
+    protocol = known(result.protocol)
+    table = protocol.metrics if protocol is not None else {}
     rule: CropRule = "paper" if result.protocol.startswith("paper/") else "track"
     names = metrics_of(result.scores)
     order = {m: FIRST.index(m) if m in FIRST else len(FIRST) + names.index(m) for m in names}

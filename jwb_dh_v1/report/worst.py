@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 
 from jwb_dh_v1.analysis.wording import decimals, metrics_of, number, printable, title
-from jwb_dh_v1.errors import JwbError, SetupError
+from jwb_dh_v1.errors import JwbError
 from jwb_dh_v1.media.clip import Clip
-from jwb_dh_v1.metrics import protocol
+from jwb_dh_v1.metrics.protocols import known
 from jwb_dh_v1.metrics.region import Crop, CropRule, Region
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.report.illustrate import ByteBudget, NotShown, Task, require_same
@@ -57,10 +57,8 @@ def worst_cells(result: Result) -> list[Cell]:
 
     A perfect sample is no worst one; a metric that is perfect for every sample is left out.
     """
-    try:
-        table = protocol(result.protocol).metrics
-    except SetupError:  # results of another version can still be read
-        table = {}
+    protocol = known(result.protocol)
+    table = protocol.metrics if protocol is not None else {}  # results of another version can still be read
     found: dict[tuple[str, str], list[Row]] = {}
     for row in result.rows() if result.samples is not None else ():
         if row.status == "ok" and row.value is not None and len(row.curve) > 1:

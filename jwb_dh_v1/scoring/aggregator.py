@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -60,7 +59,7 @@ class Aggregator:
         failed = table.filter(pc.field("status") == "failed")["sample_id"].unique()
         complete = len(failed) <= allow_failures
         scores = tuple(self._score(table, metric, region) for metric, region in self.plan.cells)
-        return Result(name, self.plan.protocol, complete, scores, asdict(self.plan), versions_here(), device, table)
+        return Result(name, self.plan.protocol, complete, scores, self.plan.facts(), versions_here(), device, table)
 
     def _score(self, table: Any, name: str, region: str) -> Score:
         import pyarrow.compute as pc

@@ -54,7 +54,7 @@ class ChangeGuard:
 
 
 def _files(sample: Sample) -> list[tuple[Clip, Path]]:
-    clips = [clip for clip in (sample.generated, sample.reference, sample.baseline) if clip is not None]
+    clips = [clip for clip in (sample.generated, sample.reference) if clip is not None]
     return [(clip, clip._source) for clip in clips if isinstance(clip._source, Path)]
 
 

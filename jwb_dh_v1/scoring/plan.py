@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from jwb_dh_v1.errors import MissingWeights, SetupError
+from jwb_dh_v1.errors import MissingWeights, PlanMismatch, SetupError
 from jwb_dh_v1.media.clip import decoder_name
-from jwb_dh_v1.metrics import Protocol, protocol
+from jwb_dh_v1.metrics.metric import Metric
 from jwb_dh_v1.metrics.policy import POLICIES, Policy
+from jwb_dh_v1.metrics.protocols import Protocol, protocol
 from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS
 from jwb_dh_v1.networks.network import Precision
@@ -26,7 +27,7 @@ class Plan:
     """Everything that can change a number. One plan per output folder.
 
     Attributes:
-        protocol: name with number.
+        table: the protocol.
         cells: (metric, region) in the order of the table.
         boxes: detector with number, `annotations`, or `none` where only whole frames are scored.
         weights: sha256 of every file by name.
@@ -38,7 +39,7 @@ class Plan:
 
     """
 
-    protocol: str
+    table: Protocol
     cells: tuple[Cell, ...]
     boxes: str
     weights: Mapping[str, str]
@@ -49,9 +50,32 @@ class Plan:
     version: str = __version__
 
     @property
-    def table(self) -> Protocol:
-        """The protocol's metrics."""
-        return protocol(self.protocol)
+    def protocol(self) -> str:
+        """The protocol's name with its number."""
+        return self.table.name
+
+    def facts(self) -> dict[str, Any]:
+        """The plan as it is written down: the protocol by its name, one from outside by what it declares as well."""
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "table"}
+        own = {} if self.table.built_in else {"declarations": self.table.fingerprint}
+        return {"protocol": self.protocol, **found, **own}
+
+    @classmethod
+    def from_facts(cls, found: Mapping[str, Any], table: Protocol) -> Plan:
+        """The plan that `facts` gave, possibly by way of JSON.
+
+        Raises:
+            PlanMismatch: the protocol has other declarations now.
+
+        """
+        told = {field.name: found[field.name] for field in fields(cls) if field.name != "table"}
+        plan = cls(table, **told | {"cells": tuple((metric, region) for metric, region in found["cells"])})
+        now = plan.facts().get("declarations")
+        if table.name != found["protocol"] or now != found.get("declarations"):
+            raise PlanMismatch(
+                f"The run was made by another {found['protocol']}: the table that is here declares other metrics."
+            )
+        return plan
 
     @property
     def needs_keypoints(self) -> bool:
@@ -65,8 +89,8 @@ class Plan:
 
 
 def make_plan(
-    protocol_name: str,
-    metrics: Sequence[str] | None = None,
+    protocol_name: str | Protocol,
+    metrics: Sequence[str | Metric] | None = None,
     regions: Sequence[Region] = REGIONS,
     boxes: str | None = None,
     data: str = "",
@@ -76,8 +100,9 @@ def make_plan(
     """Choose the cells and the weights they need.
 
     Args:
-        protocol_name: `standard`, `paper` or `lite`, with or without number.
-        metrics: names; all of the protocol by default.
+        protocol_name: `standard`, `paper` or `lite`, with or without number; a table, `package.module:TABLE`, or the
+            name of an installed one; with metrics that are objects, a name for the protocol that they make.
+        metrics: names, all of the protocol by default; or `Metric` objects, which make a protocol of their own.
         regions: of body, face, hands. Speech metrics do not depend on them.
         boxes: `mediapipe`, `dwpose` or `annotations`; the protocol's own choice by default.
         data: fingerprint of the samples.
@@ -88,7 +113,7 @@ def make_plan(
         SetupError: an unknown protocol, metric, region, detector, policy or precision, or nothing left to score.
 
     """
-    table = protocol(protocol_name)
+    table, metrics = _table(protocol_name, metrics)
     unknown = [m for m in metrics or () if m not in table.metrics]
     if unknown and unknown[0] in table.absent:
         raise SetupError(f"{table.name} has no {unknown[0]}: {table.absent[unknown[0]]}.")
@@ -118,7 +143,22 @@ def make_plan(
                 names |= set(ANNOTATE_WEIGHTS)
             source = f"{boxes}/1"
     weights = {name: FILES[name].sha256 for name in sorted(names)}
-    return Plan(table.name, cells, source, weights, data, decoder_name(), failures, precision)
+    return Plan(table, cells, source, weights, data, decoder_name(), failures, precision)
+
+
+def _table(name: str | Protocol, metrics: Sequence[str | Metric] | None) -> tuple[Protocol, list[str] | None]:
+    """The one place where a protocol is looked for, and the names of the metrics that are wanted of it."""
+    names = [metric for metric in metrics or () if isinstance(metric, str)]
+    objects = [metric for metric in metrics or () if isinstance(metric, Metric)]
+    if not objects:
+        return protocol(name), None if metrics is None else names
+    if names:
+        raise SetupError(
+            f"{names[0]!r} is a name, {objects[0].name} a metric of your own: pass PROTOCOLS['standard'].metrics[...] "
+            "in place of the name."
+        )
+    made = Protocol.of(name if isinstance(name, str) else name.name, objects)
+    return made, list(made.metrics)
 
 
 def with_own(plan: Plan, given: Mapping[str, Path] | None = None) -> Plan:

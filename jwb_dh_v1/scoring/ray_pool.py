@@ -85,7 +85,6 @@ def bare(sample: Sample) -> Sample:
         sample,
         generated=_bare(sample.generated, sample.id),
         reference=None if sample.reference is None else _bare(sample.reference, sample.id),
-        baseline=None if sample.baseline is None else _bare(sample.baseline, sample.id),
     )
 
 
@@ -100,7 +99,7 @@ def _bare(clip: Clip, name: str) -> Clip:
 
 def _files(samples: Iterable[Sample]) -> list[Path]:
     """The files that this machine sees and the workers have to see."""
-    clips = [clip for s in samples for clip in (s.generated, s.reference, s.baseline) if clip is not None]
+    clips = [clip for s in samples for clip in (s.generated, s.reference) if clip is not None]
     return [clip._source for clip in clips if isinstance(clip._source, Path) and clip._source.exists()]
 
 

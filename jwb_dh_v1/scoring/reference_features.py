@@ -25,6 +25,7 @@ import numpy as np
 
 from jwb_dh_v1.errors import DataNotFound, SetupError, typed
 from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.protocols import Protocol
 from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.networks.pool import NetworkPool
@@ -34,7 +35,6 @@ T = TypeVar("T")
 
 FOLDER, ABOUT = "stats", "about.json"
 SCHEMA = "jwb-dh-v1/stats/1"
-SET_METRICS = ("fid", "fid_clean", "fvd", "e_fid")
 
 
 def facts(plan: Plan, metric: str, region: str, models: NetworkPool) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def path_of(folder: str | Path, protocol: str, region: str) -> Path:
 
 def write_stats(
     data: str | Path,
-    protocol: str = "standard",
+    protocol: str | Protocol = "standard",
     metrics: Sequence[str] | None = None,
     regions: Sequence[Region] = REGIONS,
     *,
@@ -106,7 +106,7 @@ def write_stats(
     Args:
         data: a local dataset or a plain folder of real videos.
         protocol, regions, boxes, device, weights, other_weights: as `jwb_dh_v1.score` takes them.
-        metrics: of fid, fid_clean, fvd, e_fid; all that the protocol has by default.
+        metrics: distances of sets; all that the protocol has by default.
         split: of the dataset.
         on_clip: called with each clip's name when it is done.
 
@@ -123,10 +123,11 @@ def write_stats(
 
     if not Path(data).is_dir():
         raise DataNotFound(f"{data} is no folder; features are kept beside a local dataset.")
-    known = [name for name in SET_METRICS if name in table_of(protocol).metrics]
+    table = table_of(protocol)
+    known = [metric.name for metric in table.metrics.values() if metric.of_sets]
     if wrong := [name for name in metrics or () if name not in known]:
         raise SetupError(f"{wrong[0]} compares no sets; features are kept for {', '.join(known)}.")
-    plan = with_own(make_plan(protocol, metrics or known, regions, boxes), weights)
+    plan = with_own(make_plan(table, metrics or known, regions, boxes), weights)
     files = resolve_all(plan.weights, weights, other_weights)
     models = _Listening(files, device, plan.boxes.partition("/")[0], plan.needs_keypoints)
     models.preload(plan.weights, plan.boxes)
@@ -204,7 +205,7 @@ def _features(sample: Sample, plan: Plan, metric: str, region: str, models: _Lis
     scored = plan.table.metrics[metric]
     try:
         for part in sample.crop(region, plan.table.rule, scored.same_boxes):  # type: ignore[arg-type]
-            scored.sample(part)
+            scored.score(part)
     except SetupError:
         raise
     except Exception as error:  # noqa: BLE001 - as in `score_shard`, one clip's trouble is not the others'
@@ -266,7 +267,7 @@ def open_stats(
 
     """
     places: dict[str, tuple[Path, zipfile.ZipFile]] = {}
-    for region in dict.fromkeys(region for metric, region in plan.cells if metric in SET_METRICS):
+    for region in dict.fromkeys(region for metric, region in plan.cells if plan.table.metrics[metric].of_sets):
         path = path_of(data, plan.protocol, region)
         if not path.is_file():
             continue

@@ -22,7 +22,9 @@ from typing import Literal
 from jwb_dh_v1.errors import SetupError, Stopped
 from jwb_dh_v1.files import Folder, LocalFolder, folder_at
 from jwb_dh_v1.media.worker import Decoder
+from jwb_dh_v1.metrics.metric import Metric
 from jwb_dh_v1.metrics.policy import Policy
+from jwb_dh_v1.metrics.protocols import Protocol
 from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.networks.network import Precision
@@ -89,8 +91,8 @@ class Prepared:
 
 
 def prepare(
-    protocol: str = "standard",
-    metrics: Sequence[str] | None = None,
+    protocol: str | Protocol = "standard",
+    metrics: Sequence[str | Metric] | None = None,
     regions: Sequence[Region] = REGIONS,
     *,
     boxes: str | None = None,
@@ -116,10 +118,10 @@ def prepare(
 
 def score(
     samples: Iterable[Sample],
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str | Metric] | None = None,
     regions: Sequence[Region] = REGIONS,
     *,
-    protocol: str = "standard",
+    protocol: str | Protocol = "standard",
     out: str | Path | None = None,
     device: str = "auto",
     allow_failures: int = 0,
@@ -269,14 +271,16 @@ def run(
     return result
 
 
-def merge(out: str | Path, allow_failures: int = 0) -> Result:
+def merge(out: str | Path, allow_failures: int = 0, protocol: str | Protocol | None = None) -> Result:
     """Add up the shards of runs that were given `shards`, and write the results: byte-equal to those of one run.
 
     Args:
         out: the folder, or URL, of those runs.
         allow_failures: the result counts as complete with up to so many failed samples.
+        protocol: of those runs, where it is neither one of ours nor installed.
 
     Raises:
+        SetupError: there is no such protocol here.
         DataNotFound: there was no such run in this folder.
         MissingShards: names the shards that are not there yet, or damaged.
         PlanMismatch: what the runs wrote down about themselves is damaged.
@@ -284,7 +288,7 @@ def merge(out: str | Path, allow_failures: int = 0) -> Result:
 
     """
     folder = folder_at(out)
-    plan, facts = read_run_facts(folder)
+    plan, facts = read_run_facts(folder, protocol)
     if facts["count"] is None:
         raise MissingShards(
             f"No run of {folder.place} has met the end of the samples; run one more with later --shards."

@@ -19,12 +19,12 @@ import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from jwb_dh_v1.errors import AlreadyRunning, DataNotFound, NotWritable, PlanMismatch, SetupError
 from jwb_dh_v1.files import Folder, LocalFolder, RemoteFolder, locked, seal, unseal
+from jwb_dh_v1.metrics.protocols import Protocol, protocol
 from jwb_dh_v1.metrics.state import State
 from jwb_dh_v1.scoring.aggregator import versions_here
 from jwb_dh_v1.scoring.plan import Cell, Plan
@@ -200,7 +200,7 @@ def claim_folder(folder: Folder, plan: Plan, shard_size: int, generated: str = "
         PlanMismatch: names what differs; or nothing tells what plan the shards of this folder are of.
 
     """
-    ours = json.loads(json.dumps({**asdict(plan), "shard_size": shard_size, "generated": generated}))
+    ours = json.loads(json.dumps({**plan.facts(), "shard_size": shard_size, "generated": generated}))
     file = folder.open(PLAN)
     if file is not None:
         file.close()
@@ -243,10 +243,15 @@ def write_run_facts(folder: Folder, name: str, device: str, count: int | None) -
             folder.write(RANGES, seal(facts))
 
 
-def read_run_facts(folder: Folder) -> tuple[Plan, dict[str, Any]]:
+def read_run_facts(folder: Folder, table: str | Protocol | None = None) -> tuple[Plan, dict[str, Any]]:
     """The plan of a run in ranges, and what `write_run_facts` wrote down.
 
+    Args:
+        folder: of the run.
+        table: the run's protocol; by default it is found by the name that the run wrote down.
+
     Raises:
+        SetupError: there is no such protocol here.
         DataNotFound: there was no such run in this folder.
         PlanMismatch: what the runs wrote down about themselves is damaged.
 
@@ -259,8 +264,7 @@ def read_run_facts(folder: Folder) -> tuple[Plan, dict[str, Any]]:
     found = _plan_in(folder)
     if facts is None:
         raise PlanMismatch(f"{folder.place}/{RANGES} is damaged: score one of the ranges again, which writes it anew.")
-    plan = Plan(**{field.name: found[field.name] for field in fields(Plan)})
-    return replace(plan, cells=tuple((metric, region) for metric, region in plan.cells)), facts
+    return Plan.from_facts(found, protocol(table or found["protocol"])), facts
 
 
 def _facts(folder: Folder, name: str) -> tuple[dict[str, Any] | None, bool]:

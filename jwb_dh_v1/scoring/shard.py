@@ -20,8 +20,8 @@ import numpy as np
 
 from jwb_dh_v1.errors import JwbError, NotApplicable, SetupError, TooShort, TooSmall, typed
 from jwb_dh_v1.media.worker import Decoder
-from jwb_dh_v1.metrics import Metric
 from jwb_dh_v1.metrics.feature_statistics import Frechet
+from jwb_dh_v1.metrics.metric import Metric
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import State, add, unpack
 from jwb_dh_v1.networks.pool import NetworkPool
@@ -91,7 +91,7 @@ def score_shard(
     drawn = ChangeGuard(shard)
     with closing(decoder.ahead(drawn) if decoder is not None else iter(drawn)) as samples:
         for sample in samples:
-            for clip in (sample.generated, sample.reference, sample.baseline):
+            for clip in (sample.generated, sample.reference):
                 if clip is not None and clip.models is None:
                     clip.models = models
             for row, state, spent in drawn.checked(sample, _score_sample(sample, plan)):
@@ -100,7 +100,7 @@ def score_shard(
                 if state is not None:
                     states[cell] = add(states.get(cell), state)
                 seconds[f"{row.metric}/{row.region}"] = seconds.get(f"{row.metric}/{row.region}", 0.0) + spent
-            for clip in (sample.generated, sample.reference, sample.baseline):
+            for clip in (sample.generated, sample.reference):
                 if clip is not None:
                     clip.release()
             on_sample(sample.id)
@@ -157,7 +157,7 @@ def _measure(metric: Metric, parts: list[Sample], row: Row) -> tuple[Row, State]
     used: list[Sample] = []
     skipped: JwbError | None = None
     for part in parts:
-        found = _attempt(lambda part=part: metric.sample(part))  # type: ignore[misc]
+        found = _attempt(lambda part=part: metric.score(part))  # type: ignore[misc]
         if isinstance(found, TooShort | TooSmall) and part.generated is not part.generated.root:
             # A part that is in view too briefly, or too small, says nothing against the clip.
             found = NotApplicable(f"{type(found).__name__}: {found}")

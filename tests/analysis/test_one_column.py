@@ -25,7 +25,7 @@ from made_runs import (
     written,
 )
 
-from jwb_dh_v1 import Result
+from jwb_dh_v1 import PROTOCOLS, Result
 from jwb_dh_v1.analysis.ablate import ablate
 from jwb_dh_v1.analysis.comparable import differing, require_comparable
 from jwb_dh_v1.analysis.compare import compare
@@ -233,7 +233,7 @@ def test_no_folder_takes_shards_of_two_plans(key: str, tmp_path: Path) -> None:
     plans = []
     for result in (BASE, DIFFERENT[key]):
         values = dict(result.plan)
-        plans.append(Plan(**{**values, "cells": tuple(map(tuple, values["cells"]))}))
+        plans.append(Plan.from_facts(values, PROTOCOLS[values["protocol"].partition("/")[0]]))
     claim_folder(LocalFolder(tmp_path), plans[0], 64)
     claim_folder(LocalFolder(tmp_path), plans[0], 64)
     with pytest.raises(PlanMismatch, match=key.partition(".")[0]):

@@ -182,7 +182,7 @@ def test_too_many_failures_make_a_run_incomplete(weird, reference):
 
 
 def test_an_error_no_one_foresaw_is_kept_with_its_place(reference, monkeypatch):
-    from jwb_dh_v1.metrics import pixel
+    from jwb_dh_v1.metrics.fidelity import pixel
 
     monkeypatch.setattr(pixel, "C1", "not a number")
     row = next(score([Sample("a", Clip(reference), Clip(reference))], ["ssim"], ["body"], allow_failures=1).rows())

@@ -17,7 +17,7 @@ from torchvision.models import resnet50
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, SetupError
-from jwb_dh_v1.metrics import expression
+from jwb_dh_v1.metrics.fidelity import e_fid as expression
 from jwb_dh_v1.networks import deep3d, scrfd
 from jwb_dh_v1.networks.pool import NetworkPool
 

@@ -6,7 +6,12 @@ from media import moving
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, TooShort
-from jwb_dh_v1.metrics import consistency, frechet, identity, motion, speech
+from jwb_dh_v1.metrics.fidelity import csim as identity
+from jwb_dh_v1.metrics.fidelity import fid as fid_file
+from jwb_dh_v1.metrics.fidelity import fvd as fvd_file
+from jwb_dh_v1.metrics.quality import consistency
+from jwb_dh_v1.metrics.quality import dynamic_degree as motion
+from jwb_dh_v1.metrics.speech import word_error_rate as speech
 from jwb_dh_v1.networks import mobilenet
 from jwb_dh_v1.networks.checkpoint import load_torch
 from jwb_dh_v1.networks.pool import NetworkPool
@@ -118,7 +123,7 @@ def test_lite_fvd_sees_the_order_of_frames_and_fid_does_not():
     def distances(change):
         clips = [(Clip(change(frames), models=models), Clip(frames, models=models)) for frames in real]
         samples = [Sample(str(n), *pair) for n, pair in enumerate(clips)]
-        return [sum((f(s) for s in samples[1:]), f(samples[0])).value() for f in (frechet.lite_fid, frechet.lite_fvd)]
+        return [sum((f(s) for s in samples[1:]), f(samples[0])).value() for f in (fid_file.lite_fid, fvd_file.lite_fvd)]
 
     shuffle = np.random.default_rng(0).permutation(16)
     same, backwards, shuffled = (distances(f) for f in (lambda c: c, lambda c: c[::-1], lambda c: c[shuffle]))
@@ -126,8 +131,8 @@ def test_lite_fvd_sees_the_order_of_frames_and_fid_does_not():
     assert max(*same, *backwards, shuffled[0]) < 1e-10
     assert shuffled[1] > 0.05  # seen 0.25: steps between frames are larger, their mean is the same
     sample = Sample("a", Clip(real[0], models=models), Clip(real[0], models=models))
-    found, vector = mobilenet.features(sample.generated), frechet.clip_vector(sample.generated)
+    found, vector = mobilenet.features(sample.generated), fvd_file.clip_vector(sample.generated)
     assert vector.shape == (1, 2560)
     assert vector[0, :1280] == pytest.approx(found.mean(axis=0), abs=1e-6)  # float32 means
     with pytest.raises(TooShort):
-        frechet.lite_fvd(Sample("a", Clip(real[0][:9], models=models), Clip(real[0], models=models)))
+        fvd_file.lite_fvd(Sample("a", Clip(real[0][:9], models=models), Clip(real[0], models=models)))

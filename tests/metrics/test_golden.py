@@ -7,7 +7,7 @@ import pytest
 from goldens import clips, golden
 
 from jwb_dh_v1 import Clip, Sample
-from jwb_dh_v1.metrics import pixel
+from jwb_dh_v1.metrics.fidelity import csim, pixel
 
 GOLDEN = golden("jwb_paired")["pairs"]
 
@@ -34,8 +34,8 @@ def test_paper_pixel_metrics_equal_the_authors(name):
     sample = Sample(name, Clip(generated), Clip(reference))
     # Same pixels, same formula in float64: 1e-9 is what two summation orders leave. With a stretched frame OpenCV's
     # bilinear resize is the same call.
-    assert pixel.paper_psnr(sample).value() == pytest.approx(expected["PSNR"], abs=1e-9)
-    assert pixel.paper_ssim(sample).value() == pytest.approx(expected["SSIM"], abs=1e-9)
-    assert pixel.paper_csim(sample).value() == pytest.approx(expected["CSIM"], abs=1e-9)
+    assert pixel.PAPER_PSNR.score(sample).value() == pytest.approx(expected["PSNR"], abs=1e-9)
+    assert pixel.PAPER_SSIM.score(sample).value() == pytest.approx(expected["SSIM"], abs=1e-9)
+    assert csim.METRICS["paper"][0].score(sample).value() == pytest.approx(expected["CSIM"], abs=1e-9)
     # The golden curves are printed to seven digits.
     assert pixel.paper_ssim_curve(sample) == pytest.approx(expected["per_frame"]["structural_similarity"], abs=1e-6)

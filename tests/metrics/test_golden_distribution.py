@@ -17,8 +17,10 @@ from torch.nn import functional
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import NotApplicable, TooShort
-from jwb_dh_v1.metrics import distribution
 from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet
+from jwb_dh_v1.metrics.fidelity import e_fid, set_distance
+from jwb_dh_v1.metrics.fidelity import fid as fid_file
+from jwb_dh_v1.metrics.fidelity import fvd as fvd_file
 from jwb_dh_v1.metrics.state import add
 from jwb_dh_v1.networks.i3d import NETWORK as I3D
 from jwb_dh_v1.networks.i3d import TorchScriptI3d, i3d, load_i3d
@@ -31,9 +33,9 @@ from jwb_dh_v1.networks.preprocessing import IMAGENET_STD as STD
 
 FID, FVD, PAIRED = map(golden, ("fid", "fvd", "jwb_paired"))
 VARIANTS = {
-    "pytorch-fid": distribution.fid,
-    "torch-fidelity": distribution.fid_tensorflow,
-    "clean-fid clean": distribution.fid_clean,
+    "pytorch-fid": fid_file.fid,
+    "torch-fidelity": fid_file.fid_tensorflow,
+    "clean-fid clean": fid_file.fid_clean,
 }
 
 # The reference's limit for the same features, which also covers sqrtm (2e-6), folded norms and the rounding of features
@@ -154,16 +156,16 @@ def _antialiased(frames):
 
 WRONG_FID = {
     "antialias": _antialiased,
-    "BGR": lambda frames: distribution.pytorch_input(frames).flip(1),
-    "range": lambda frames: (distribution.pytorch_input(frames) + 1) / 2,
-    "other variant": distribution.clean_input,
+    "BGR": lambda frames: fid_file.pytorch_input(frames).flip(1),
+    "range": lambda frames: (fid_file.pytorch_input(frames) + 1) / 2,
+    "other variant": fid_file.clean_input,
 }
 
 
 def moved(net, prepare, sample, right):
     """How far the Fréchet distance of the first four frames goes when they are prepared in another way."""
     pairs = (sample.generated, sample.reference)
-    wrong = [distribution._run(net, prepare(clip.frames[:4]), torch.device("cpu")) for clip in pairs]
+    wrong = [set_distance.run_network(net, prepare(clip.frames[:4]), torch.device("cpu")) for clip in pairs]
     values = [
         Frechet(*(FeatureStatistics.of(rows[:4]) for rows in rows)).value() for rows in (wrong, map(right, pairs))
     ]
@@ -173,7 +175,7 @@ def moved(net, prepare, sample, right):
 @pytest.mark.parametrize("wrong", WRONG_FID)
 def test_a_wrong_step_moves_fid(wrong, samples, models):
     sample = samples["zoom_noise"]  # larger than 299, so that antialiasing shows
-    assert moved(models.get(INCEPTION), WRONG_FID[wrong], sample, distribution.inception_2015) > 10 * CLOSE_FID
+    assert moved(models.get(INCEPTION), WRONG_FID[wrong], sample, fid_file.inception_2015) > 10 * CLOSE_FID
 
 
 @pytest.mark.parametrize("wrong", ["last pool averages", "padding counts", "unpatched"])
@@ -193,7 +195,7 @@ def test_a_wrong_pool_moves_fid(wrong, states, samples):
         net.fc = torch.nn.Identity()
         net.eval()
     frame = samples["odd_size"].reference.frames[:1]
-    found = distribution._run(net, distribution.pytorch_input(frame), torch.device("cpu"))
+    found = set_distance.run_network(net, fid_file.pytorch_input(frame), torch.device("cpu"))
     expected = FID["variants"]["pytorch-fid"]["per_clip"]["odd_size"]["first_frame_norm"][1]
     assert abs(np.linalg.norm(found) - expected) > 10 * CLOSE_FEATURE
 
@@ -204,7 +206,7 @@ def test_networks_equal_their_originals(states, models, samples, monkeypatch):
     original = torchvision_models.get(V3)(init_weights=False, transform_input=False)
     original.load_state_dict(states["inception_v3_torchvision"])
     original.fc = torch.nn.Identity()
-    x = distribution.paper_input(frames)
+    x = fid_file.paper_input(frames)
     with torch.inference_mode():
         # Folded norms and another memory layout, features up to 3. Observed: 1e-6.
         assert models.get(V3)(x) == pytest.approx(original.eval()(x), abs=1e-5)
@@ -214,7 +216,7 @@ def test_networks_equal_their_originals(states, models, samples, monkeypatch):
     theirs = pytorch_fid.InceptionV3([3]).eval()
     with torch.inference_mode():
         expected = theirs(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255)[0][..., 0, 0]
-        assert models.get(INCEPTION)(distribution.pytorch_input(frames)) == pytest.approx(expected, abs=1e-5)
+        assert models.get(INCEPTION)(fid_file.pytorch_input(frames)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_pictures_equal_the_packages(samples):
@@ -229,22 +231,22 @@ def test_pictures_equal_the_packages(samples):
     )
     # The picture is wide, so that every Pillow resizes it in our order. Observed: equal.
     expected = torch.stack([resize(Image.fromarray(frame)) for frame in frames])
-    assert distribution.paper_input(frames).numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+    assert fid_file.paper_input(frames).numpy() == pytest.approx(expected.numpy(), abs=1e-6)
     clean = pytest.importorskip("cleanfid.resize").build_resizer("clean")
     expected = np.stack([clean(frame) for frame in frames]).transpose(0, 3, 1, 2)
-    assert np.array_equal(distribution.clean_input(frames).numpy(), (expected - np.float32(128)) / np.float32(128))
+    assert np.array_equal(fid_file.clean_input(frames).numpy(), (expected - np.float32(128)) / np.float32(128))
     original = pytest.importorskip("torch_fidelity.interpolate_compat_tensorflow")
     x = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
     x = original.interpolate_bilinear_2d_like_tensorflow1x(x, (299, 299), align_corners=False)
     # They interpolate along the rows first, too. Observed: equal; 1e-6 leaves room for a fused multiply-add.
-    assert distribution.tensorflow_input(frames).numpy() == pytest.approx(((x - 128) / 128).numpy(), abs=1e-6)
+    assert fid_file.tensorflow_input(frames).numpy() == pytest.approx(((x - 128) / 128).numpy(), abs=1e-6)
 
 
 # FVD
 
 
 def test_fvd_equals_common_metrics(fvd_set):
-    state = total(distribution.fvd, fvd_set.values())
+    state = total(fvd_file.fvd, fvd_set.values())
     styleganv, videogpt = FVD["variants"]["styleganv"], FVD["variants"]["videogpt"]
     # Observed: 1e-5, the rounding of features in `FeatureStatistics` (2**-16).
     assert state.value() == pytest.approx(styleganv["closed_form_from_these_features"]["fid"], abs=1e-4)
@@ -258,7 +260,7 @@ def test_fvd_equals_common_metrics(fvd_set):
             assert side[row, :5] == pytest.approx(first5, abs=CLOSE_FEATURE)
             assert np.linalg.norm(side[row]) == pytest.approx(norm, abs=CLOSE_FEATURE)
     # One clip has no covariance: we give no number, JunyaoHu's rule is the mean term alone.
-    assert math.isnan(distribution.fvd(fvd_set["fvd0"]).value())
+    assert math.isnan(fvd_file.fvd(fvd_set["fvd0"]).value())
     gap = ours[0] - theirs[0]
     assert gap @ gap == pytest.approx(styleganv["value_first_clip_only"], abs=CLOSE_FVD)
 
@@ -268,16 +270,16 @@ def test_fvd_of_ten_frames_equals_common_metrics(fvd_set, models):
         Sample(s.id, *(Clip(clip.frames[:10], models=models) for clip in (s.generated, s.reference)))
         for s in fvd_set.values()
     ]
-    value = total(distribution.fvd, short).value()
+    value = total(fvd_file.fvd, short).value()
     assert value == pytest.approx(FVD["variants"]["styleganv"]["value_first_10_frames"], abs=CLOSE_FVD)
     assert value == pytest.approx(FVD["variants"]["videogpt"]["value_first_10_frames"], abs=CLOSE_FVD)
 
 
 WRONG_FVD = {
-    "range": lambda frames: (distribution.fvd_input(frames) + 1) / 2,
-    "BGR": lambda frames: distribution.fvd_input(frames[..., ::-1].copy()),
-    "squeezed": lambda frames: distribution.paper_fvd_input(frames) * 2 - 1,
-    "backwards": lambda frames: distribution.fvd_input(frames[::-1].copy()),
+    "range": lambda frames: (fvd_file.fvd_input(frames) + 1) / 2,
+    "BGR": lambda frames: fvd_file.fvd_input(frames[..., ::-1].copy()),
+    "squeezed": lambda frames: fvd_file.paper_fvd_input(frames) * 2 - 1,
+    "backwards": lambda frames: fvd_file.fvd_input(frames[::-1].copy()),
 }
 
 
@@ -285,10 +287,10 @@ WRONG_FVD = {
 def test_a_wrong_step_moves_fvd(wrong, fvd_set, models):
     sample = fvd_set["fvd7"]  # the fastest, so that the order of frames shows
     rows = [
-        distribution._run(models.get(I3D), WRONG_FVD[wrong](clip.frames), torch.device("cpu"))
+        set_distance.run_network(models.get(I3D), WRONG_FVD[wrong](clip.frames), torch.device("cpu"))
         for clip in (sample.generated, sample.reference)
     ]
-    right = features(distribution.fvd(sample))
+    right = features(fvd_file.fvd(sample))
     gap, expected = (a[0].astype(float) - b[0] for a, b in (rows, right))
     assert abs(gap @ gap - expected @ expected) > 10 * CLOSE_FVD
 
@@ -297,9 +299,9 @@ def test_fvd_needs_ten_frames_and_i3d_nine(fvd_set, models):
     frames = fvd_set["fvd0"].generated.frames
     nine = Clip(frames[:9], models=models)
     with pytest.raises(TooShort, match="at least 10 frames"):
-        distribution.fvd(Sample("short", nine, nine))
+        fvd_file.fvd(Sample("short", nine, nine))
     with pytest.raises(ValueError, match="9 or more"):
-        models.get(I3D)(distribution.fvd_input(frames[:8]))
+        models.get(I3D)(fvd_file.fvd_input(frames[:8]))
 
 
 def test_a_torchscript_i3d_is_called_as_the_authors_call_it(tmp_path, states):
@@ -324,11 +326,11 @@ def test_a_torchscript_i3d_is_called_as_the_authors_call_it(tmp_path, states):
 def test_paper_fvd_equals_the_authors(name, pairs):
     expected, sample = PAIRED["pairs"][name], pairs[name]
     assert clips.sha256(sample.generated.frames) == expected["generated_sha256"]
-    value = distribution.paper_fvd(sample).value()
+    value = fvd_file.paper_fvd(sample).value()
     # The same float32 formula on logits of norm 15 that agree to 2e-6. Observed: 7e-6.
     assert value == pytest.approx(expected["FVD"], abs=1e-4)
     assert value == pytest.approx(expected["FVD_closed_form"], abs=1e-4)
-    rows = [distribution.paper_i3d(clip)[0] for clip in (sample.generated, sample.reference)]
+    rows = [fvd_file.paper_i3d(clip)[0] for clip in (sample.generated, sample.reference)]
     for row, first5, norm in zip(rows, expected["i3d_logits_first5"], expected["i3d_logits_norm"], strict=True):
         assert row[:5] == pytest.approx(first5, abs=CLOSE_FEATURE)
         assert np.linalg.norm(row) == pytest.approx(norm, abs=CLOSE_FEATURE)
@@ -341,16 +343,16 @@ WITH_FID = [name for name, pair in PAIRED["pairs"].items() if "FID_closed_form" 
 def test_paper_fid_and_efid_equal_the_authors(name, pairs, monkeypatch):
     expected, sample = PAIRED["pairs"][name], pairs[name]
     if name == "flicker":  # the only tall clip; the golden numbers were made with Pillow 13
-        monkeypatch.setattr(distribution, "paper_input", _height_first)
+        monkeypatch.setattr(fid_file, "paper_input", _height_first)
         sample = Sample(name, *(Clip(clip.frames, models=_twin(clip.models)) for clip in _sides(sample)))
-    for key, metric in (("FID", distribution.paper_fid), ("E_FID", distribution.paper_efid)):
+    for key, metric in (("FID", fid_file.paper_fid), ("E_FID", e_fid.paper_efid)):
         value = metric(sample).value()
         assert value == pytest.approx(expected[f"{key}_closed_form"]["fid"], abs=CLOSE_PAIR)
         if expected[key] is not None:
             assert value == pytest.approx(expected[key], abs=CLOSE_PAIR)
     for side, clip in zip(("generated", "reference"), _sides(sample), strict=True):
         for suffix, edges in (("", False), ("_edges", True)):
-            rows, golden = distribution.paper_inception(clip, edges), expected[f"inception_{side}{suffix}"]
+            rows, golden = fid_file.paper_inception(clip, edges), expected[f"inception_{side}{suffix}"]
             assert np.linalg.norm(rows, axis=1) == pytest.approx(golden["norm"], abs=CLOSE_FEATURE)
             assert rows[0, :5] == pytest.approx(golden["first_frame_first5"], abs=CLOSE_FEATURE)
 
@@ -358,10 +360,10 @@ def test_paper_fid_and_efid_equal_the_authors(name, pairs, monkeypatch):
 def test_tall_pictures_are_resized_as_by_the_pillow_of_the_authors(pairs):
     sample, expected = pairs["flicker"], PAIRED["pairs"]["flicker"]["FID_closed_form"]["fid"]
     # Measured: 4.3e-3 between Pillow 12 (horizontal pass first, as here) and 13 (vertical first when tall).
-    assert CLOSE_PAIR < abs(distribution.paper_fid(sample).value() - expected) < 1e-2
+    assert CLOSE_PAIR < abs(fid_file.paper_fid(sample).value() - expected) < 1e-2
     frames = sample.reference.frames[:1]
     once = Image.fromarray(frames[0]).resize((299, 299), Image.Resampling.BILINEAR)
-    ways = [distribution.paper_input(frames), _height_first(frames)]
+    ways = [fid_file.paper_input(frames), _height_first(frames)]
     steps = [np.rint((x[0].numpy().transpose(1, 2, 0) * STD + MEAN) * 255).astype(int) for x in ways]
     assert any(np.array_equal(np.asarray(once), way) for way in steps)
     assert np.abs(steps[0] - steps[1]).max() == 1
@@ -387,18 +389,18 @@ def _twin(models):
 
 def _torch_resized(frames):
     mean, std = (torch.from_numpy(x).view(3, 1, 1) for x in (MEAN, STD))
-    return ((distribution.pytorch_input(frames) + 1) / 2 - mean) / std
+    return ((fid_file.pytorch_input(frames) + 1) / 2 - mean) / std
 
 
 WRONG_PAPER = {
     "no antialias": (False, _torch_resized),
-    "BGR": (False, lambda frames: distribution.paper_input(frames[..., ::-1].copy())),
-    "range": (False, distribution.pytorch_input),
-    "edges of BGR": (True, lambda frames: distribution.paper_input(distribution.canny(frames[..., ::-1].copy()))),
+    "BGR": (False, lambda frames: fid_file.paper_input(frames[..., ::-1].copy())),
+    "range": (False, fid_file.pytorch_input),
+    "edges of BGR": (True, lambda frames: fid_file.paper_input(fid_file.canny(frames[..., ::-1].copy()))),
     "edges resized first": (
         True,
-        lambda frames: distribution.paper_input(
-            distribution.canny(np.stack([np.asarray(Image.fromarray(f).resize((299, 299))) for f in frames]))
+        lambda frames: fid_file.paper_input(
+            fid_file.canny(np.stack([np.asarray(Image.fromarray(f).resize((299, 299))) for f in frames]))
         ),
     ),
 }
@@ -407,18 +409,18 @@ WRONG_PAPER = {
 @pytest.mark.parametrize("wrong", WRONG_PAPER)
 def test_a_wrong_step_moves_the_paper_values(wrong, samples, models):
     edges, prepare = WRONG_PAPER[wrong]
-    right = lambda clip: distribution.paper_inception(clip, edges)  # noqa: E731
+    right = lambda clip: fid_file.paper_inception(clip, edges)  # noqa: E731
     assert moved(models.get(V3), prepare, samples["pan"], right) > 10 * CLOSE_PAIR
 
 
 def test_equal_clips_and_missing_references(pairs):
     clip = pairs["pan_9_frames_generated"].generated
     same = Sample("same", clip, clip)
-    assert distribution.paper_fid(same).value() == pytest.approx(0, abs=1e-9)
-    assert distribution.paper_fvd(same).value() == pytest.approx(-0.0008, abs=1e-12)
-    for metric in (*VARIANTS.values(), distribution.paper_fid, distribution.paper_efid, distribution.paper_fvd):
+    assert fid_file.paper_fid(same).value() == pytest.approx(0, abs=1e-9)
+    assert fvd_file.paper_fvd(same).value() == pytest.approx(-0.0008, abs=1e-12)
+    for metric in (*VARIANTS.values(), fid_file.paper_fid, e_fid.paper_efid, fvd_file.paper_fvd):
         with pytest.raises(NotApplicable, match="no reference"):
             metric(Sample("alone", clip))
     single = Clip(clip.frames[:1], models=clip.models)
     with pytest.raises(TooShort, match="at least 2 frames"):
-        distribution.paper_fid(Sample("one", single, single))
+        fid_file.paper_fid(Sample("one", single, single))

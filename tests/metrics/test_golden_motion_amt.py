@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from jwb_dh_v1.errors import NotFinite, SetupError, TooShort, TooSmall
-from jwb_dh_v1.metrics import smoothness
+from jwb_dh_v1.metrics.quality import motion_smoothness as smoothness
 from jwb_dh_v1.networks import amt
 
 VALUE = 2e-5  # of the reference's README; seen: 1.2e-7, a wrong step moves 9e-5 or more
@@ -44,10 +44,10 @@ def differences(frames, net):
 def test_motion_smoothness_equals_vbench(name, net):
     expected = TABLE["clips"][name]
     sample = sample_of(frames_of(name, expected), amt=net)
-    assert smoothness.smoothness(sample).value() == pytest.approx(expected["value"], abs=VALUE)
+    assert smoothness.SMOOTHNESS.score(sample).value() == pytest.approx(expected["value"], abs=VALUE)
     found = smoothness.amt_differences(sample.generated)
     assert found == pytest.approx(np.array(expected["pair_mean_abs_diff"]), abs=PAIR)
-    assert smoothness.amt_curve(sample).mean() == smoothness.smoothness(sample).value()
+    assert smoothness.amt_curve(sample).mean() == smoothness.SMOOTHNESS.score(sample).value()
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -154,9 +154,11 @@ def test_closed_forms():
     # specs/metrics.md section 6: frames between which the predictor is exact, and one that is a level too dark.
     frames = constant(10, 20, 30, 40, 50)
     even = Average()
-    assert smoothness.smoothness(sample_of(frames, amt=even)).value() == 1
+    assert smoothness.SMOOTHNESS.score(sample_of(frames, amt=even)).value() == 1
     assert even.sizes == {(1, 3, 128, 128)}
-    assert smoothness.smoothness(sample_of(frames, amt=Average(-0.5))).value() == pytest.approx(254 / 255, abs=1e-15)
+    assert smoothness.SMOOTHNESS.score(sample_of(frames, amt=Average(-0.5))).value() == pytest.approx(
+        254 / 255, abs=1e-15
+    )
     # The curve is per odd frame, and the last frame of an even number is not looked at.
     curve = smoothness.amt_curve(sample_of(constant(10, 20, 30, 90, 50, 255), amt=even))
     assert curve.dtype == np.float64
@@ -235,7 +237,7 @@ def texture():
 def lite(texture, places):
     """The value of a camera that looks at these places of the texture, one per frame."""
     frames = np.stack([texture[40 + y : 240 + y, 40 + x : 360 + x] for x, y in places])
-    return smoothness.lite_smoothness(sample_of(frames)).value()
+    return smoothness.METRICS["lite"][0].score(sample_of(frames)).value()
 
 
 def test_lite_orders_motions(texture):
@@ -269,11 +271,11 @@ def test_lite_curve_and_sizes(texture):
     curve = smoothness.lite_smoothness_curve(sample)
     assert curve.shape == (2,)
     assert curve[0] > 0.99 > curve[1]
-    assert smoothness.lite_smoothness(sample).value() == curve.mean()
+    assert smoothness.METRICS["lite"][0].score(sample).value() == curve.mean()
     assert smoothness._shrink(frames[0]).shape == (256, 341, 3)
     assert smoothness._shrink(frames[0, :200]).shape == (200, 400, 3)
-    assert smoothness.lite_smoothness(sample_of(constant(0, 0, 0, size=(16, 16)))).value() == 1
+    assert smoothness.METRICS["lite"][0].score(sample_of(constant(0, 0, 0, size=(16, 16)))).value() == 1
     with pytest.raises(TooSmall, match="16 px"):
-        smoothness.lite_smoothness(sample_of(constant(0, 0, 0, size=(15, 40))))
+        smoothness.METRICS["lite"][0].score(sample_of(constant(0, 0, 0, size=(15, 40))))
     with pytest.raises(TooShort):
-        smoothness.lite_smoothness(sample_of(constant(0, 0, size=(20, 40))))
+        smoothness.METRICS["lite"][0].score(sample_of(constant(0, 0, size=(20, 40))))

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision.models.optical_flow import raft_large
 
 from jwb_dh_v1.errors import NotFinite, SetupError, TooShort, TooSmall
-from jwb_dh_v1.metrics import motion
+from jwb_dh_v1.metrics.quality import dynamic_degree as motion
 from jwb_dh_v1.networks import raft
 
 TABLE = golden("dynamic_degree")

@@ -11,7 +11,7 @@ from goldens import NAMES, frames_of, golden, made, sample_of, seeded_state
 from torch.nn import functional
 
 from jwb_dh_v1.errors import SetupError, TooSmall
-from jwb_dh_v1.metrics import vbench
+from jwb_dh_v1.metrics.quality import imaging_quality
 from jwb_dh_v1.networks import musiq as musiq_net
 from jwb_dh_v1.networks.placement import by_onednn
 
@@ -35,8 +35,8 @@ def musiq(state):
 def test_imaging_quality_equals_vbench(name, musiq):
     expected = GOLDEN["clips"][name]
     sample = sample_of(frames_of(name, expected), musiq=musiq)
-    assert vbench.imaging(sample).value() == pytest.approx(expected["value"] / 100, abs=SCORE / 100)
-    curve = vbench.imaging_curve(sample)
+    assert imaging_quality.IMAGING.score(sample).value() == pytest.approx(expected["value"] / 100, abs=SCORE / 100)
+    curve = imaging_quality.imaging_curve(sample)
     assert curve.dtype == np.float64
     assert 100 * curve == pytest.approx(np.array(expected["frame_score"]), abs=SCORE)
 
@@ -136,7 +136,7 @@ def test_a_wrong_step_moves_as_much_as_in_vbench(variant, musiq, monkeypatch):
     VARIANTS[variant](monkeypatch)
     sample = sample_of(made("flicker")[0], musiq=musiq)
     expected = GOLDEN["deliberately_wrong_variants"]["flicker"][variant]
-    assert 100 * vbench.imaging(sample).value() == pytest.approx(expected, abs=SCORE)
+    assert 100 * imaging_quality.IMAGING.score(sample).value() == pytest.approx(expected, abs=SCORE)
 
 
 def test_batches_do_not_matter(musiq):
@@ -191,14 +191,16 @@ def test_patches_are_filled_up_on_both_sides():
 def test_small_and_thin_pictures_are_scored(size, musiq):
     black = sample_of(np.zeros((1, *size, 3), np.uint8), musiq=musiq)
     noise = sample_of(np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8), musiq=musiq)
-    assert np.isfinite(vbench.imaging(black).value())
-    assert abs(vbench.imaging(black).value() - vbench.imaging(noise).value()) > SCORE / 100
+    assert np.isfinite(imaging_quality.IMAGING.score(black).value())
+    assert (
+        abs(imaging_quality.IMAGING.score(black).value() - imaging_quality.IMAGING.score(noise).value()) > SCORE / 100
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 448), (600, 1), (900, 3)])
 def test_too_thin_pictures_fail(size, musiq):
     with pytest.raises(TooSmall, match="too thin"):
-        vbench.imaging(sample_of(np.zeros((1, *size, 3), np.uint8), musiq=musiq))
+        imaging_quality.IMAGING.score(sample_of(np.zeros((1, *size, 3), np.uint8), musiq=musiq))
 
 
 def test_equal_frames_score_equally_and_scores_are_hundredths(state):
@@ -207,8 +209,8 @@ def test_equal_frames_score_equally_and_scores_are_hundredths(state):
     for score in (61.99, 63.54):
         head = {"head.weight": torch.zeros(1, 384), "head.bias": torch.tensor([score])}
         sample = sample_of(made("still")[0][:2], musiq=musiq_net.from_state(state | head))
-        means.append(vbench.imaging(sample))
-        assert vbench.imaging_curve(sample) == pytest.approx([score / 100] * 2, abs=1e-7)  # float32
+        means.append(imaging_quality.IMAGING.score(sample))
+        assert imaging_quality.imaging_curve(sample) == pytest.approx([score / 100] * 2, abs=1e-7)  # float32
     assert (means[0] + means[1]).value() == pytest.approx(0.62765, abs=1e-7)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from jwb_dh_v1.errors import SetupError, TooShort
-from jwb_dh_v1.metrics import vbench
+from jwb_dh_v1.metrics.quality import aesthetic_quality, consistency
 from jwb_dh_v1.networks import clip_image
 from jwb_dh_v1.networks import dino as dino_net
 from jwb_dh_v1.networks.placement import by_onednn
@@ -62,7 +62,7 @@ def cosines(vectors):
 def test_subject_consistency_equals_vbench(name, dino):
     expected = SUBJECT["clips"][name]
     sample = sample_of(frames_of(name, expected), dino=dino)
-    assert vbench.subject(sample).value() == pytest.approx(expected["value"], abs=COSINE)
+    assert consistency.SUBJECT.score(sample).value() == pytest.approx(expected["value"], abs=COSINE)
     found = dino_net.features(sample.generated)
     assert found.shape == (expected["frames"], 768)
     check_features(found, expected)
@@ -74,7 +74,7 @@ def test_background_consistency_equals_vbench(name, clip_b32):
     expected = BACKGROUND["clips"][name]
     sample = sample_of(frames_of(name, expected), clip_b32=clip_b32)
     # VBench's float32 cosines of `still` reach 1.00000024; ours end at 1.
-    assert vbench.background(sample).value() == pytest.approx(expected["value"], abs=COSINE)
+    assert consistency.BACKGROUND.score(sample).value() == pytest.approx(expected["value"], abs=COSINE)
     found = clip_image.features_b32(sample.generated)
     assert found.shape == (expected["frames"], 512)
     check_features(found, expected)
@@ -84,8 +84,8 @@ def test_background_consistency_equals_vbench(name, clip_b32):
 def test_aesthetic_quality_equals_vbench(clip_l14, laion):
     expected = AESTHETIC["clips"]["odd_size"]
     sample = sample_of(frames_of("odd_size", expected), clip_l14=clip_l14, laion=laion)
-    assert vbench.aesthetic(sample).value() == pytest.approx(expected["value"], abs=SCORE / 10)
-    assert 10 * vbench.aesthetic_curve(sample) == pytest.approx(
+    assert aesthetic_quality.AESTHETIC.score(sample).value() == pytest.approx(expected["value"], abs=SCORE / 10)
+    assert 10 * aesthetic_quality.aesthetic_curve(sample) == pytest.approx(
         np.array(expected["frame_score_before_div10"]), abs=SCORE
     )
     found = clip_image.features_l14(sample.generated)
@@ -97,7 +97,7 @@ def check_aesthetic(name, at, clip_l14, laion):
     expected = AESTHETIC["clips"][name]
     sample = sample_of(frames_of(name, expected)[at], clip_l14=clip_l14, laion=laion)
     scores = np.array(expected["frame_score_before_div10"])[at]
-    assert 10 * vbench.aesthetic_curve(sample) == pytest.approx(scores, abs=SCORE)
+    assert 10 * aesthetic_quality.aesthetic_curve(sample) == pytest.approx(scores, abs=SCORE)
     check_features(clip_image.features_l14(sample.generated), expected, at)
 
 
@@ -230,9 +230,10 @@ class Constant(nn.Module):
 def test_aesthetic_formula_and_short_clips():
     head = clip_image.aesthetic_head({"weight": torch.eye(1, 768), "bias": torch.tensor([2.0])})
     sample = sample_of(np.zeros((1, 32, 32, 3), np.uint8), clip_l14=Constant(3.0, 4.0), laion=head, dino=Constant(1.0))
-    assert vbench.aesthetic(sample).value() == pytest.approx(0.26, abs=1e-7)  # specs/metrics.md section 6; float32
+    # specs/metrics.md section 6; float32
+    assert aesthetic_quality.AESTHETIC.score(sample).value() == pytest.approx(0.26, abs=1e-7)
     with pytest.raises(TooShort):
-        vbench.subject(sample)
+        consistency.SUBJECT.score(sample)
 
 
 def tiny_tower():

@@ -20,7 +20,10 @@ from media import write_mp4
 from jwb_dh_v1 import Clip, Sample, score
 from jwb_dh_v1.media import clip
 from jwb_dh_v1.media.annotations import Annotations
-from jwb_dh_v1.metrics import distribution, expression, identity, region
+from jwb_dh_v1.metrics import region
+from jwb_dh_v1.metrics.fidelity import csim as identity
+from jwb_dh_v1.metrics.fidelity import e_fid as expression
+from jwb_dh_v1.metrics.fidelity import fid as fid_file
 from jwb_dh_v1.networks import arcface, clip_image, dino, inception, mobilenet, musiq
 from jwb_dh_v1.networks.memory import Memory
 from jwb_dh_v1.networks.pool import CACHE_BYTES, NetworkPool
@@ -215,8 +218,8 @@ STANDARD = {
         "inception_fid_2015",
         inception.FID,
         inception.inception_fid,
-        distribution.inception_2015,
-        distribution,
+        fid_file.inception_2015,
+        fid_file,
     ),
     "arcface": ("arcface_iresnet50", arcface.NETWORK, arcface.from_state, arcface.embeddings, arcface),
 }

@@ -9,8 +9,8 @@ from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.dataset.load import load_dataset
 from jwb_dh_v1.dataset.schema import annotations_of
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.metrics import expression
 from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, frechet_distance
+from jwb_dh_v1.metrics.fidelity import e_fid as expression
 from jwb_dh_v1.networks import face_mesh as mesh_net
 from jwb_dh_v1.networks.pool import NetworkPool
 

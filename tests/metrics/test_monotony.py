@@ -20,7 +20,7 @@ from jwb_dh_v1 import PROTOCOLS, Clip, Sample, load_dataset, score
 from jwb_dh_v1.media.annotations import Annotations
 from jwb_dh_v1.media.audio import Audio, decode_audio
 from jwb_dh_v1.media.video import write_mp4
-from jwb_dh_v1.metrics import identity
+from jwb_dh_v1.metrics.fidelity import csim as identity
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.scoring.plan import make_plan

@@ -17,8 +17,8 @@ from skimage import metrics as skimage_metrics
 from torch import nn
 
 from jwb_dh_v1 import Clip, Sample, score
-from jwb_dh_v1.metrics import distribution
 from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, frechet_distance
+from jwb_dh_v1.metrics.fidelity import fid as fid_file
 from jwb_dh_v1.networks import clip_image, dino, inception
 from jwb_dh_v1.networks.placement import placed
 from jwb_dh_v1.networks.pool import NetworkPool
@@ -60,7 +60,7 @@ def pair(state):
 @pytest.fixture(scope="module")
 def pick(pair):
     """The features that vary most over the real pictures; many of a seeded network's are 0."""
-    return np.argsort(-distribution.inception_2015(pair.reference).std(axis=0))[:WIDTH].copy()
+    return np.argsort(-fid_file.inception_2015(pair.reference).std(axis=0))[:WIDTH].copy()
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +160,10 @@ def by_torchmetrics(folders, weights, pick, antialias=False):
 
 
 PACKAGES = {
-    "pytorch-fid": (by_pytorch_fid, distribution.fid),
-    "clean-fid": (by_clean_fid, distribution.fid_clean),
-    "torch-fidelity": (by_torch_fidelity, distribution.fid_tensorflow),
-    "torchmetrics": (by_torchmetrics, distribution.fid_tensorflow),
+    "pytorch-fid": (by_pytorch_fid, fid_file.fid),
+    "clean-fid": (by_clean_fid, fid_file.fid_clean),
+    "torch-fidelity": (by_torch_fidelity, fid_file.fid_tensorflow),
+    "torchmetrics": (by_torchmetrics, fid_file.fid_tensorflow),
 }
 
 
@@ -177,7 +177,7 @@ def test_fid_from_pictures_to_number(package, folders, weights, pair, pick):
 
 def test_torchmetrics_resizes_otherwise_unless_told_not_to(folders, weights, pair, pick):
     """Its default samples at pixel centres (and antialiases what shrinks), TensorFlow and torch-fidelity at corners."""
-    value = frechet_distance(*map(FeatureStatistics.of, rows(distribution.fid_tensorflow(pair), pick)))
+    value = frechet_distance(*map(FeatureStatistics.of, rows(fid_file.fid_tensorflow(pair), pick)))
     expected = by_torchmetrics(folders, weights, pick, antialias=True)
     assert abs(value - expected) > 100 * CLOSE_FID  # seen 3.4e-3
 
@@ -213,7 +213,7 @@ DISTANCES = {
 @pytest.mark.parametrize(("n", "d"), [(10, 64), (10, 8), (5, 8)], ids=["Gram", "sums", "one of each"])
 @pytest.mark.parametrize("package", DISTANCES)
 def test_distance_of_equal_features(package, n, d, pair, pick):
-    a, b = rows(distribution.fid(pair), pick[:d])
+    a, b = rows(fid_file.fid(pair), pick[:d])
     sides = FeatureStatistics.of(a[:n]), FeatureStatistics.of(b)
     assert [side.rows is not None for side in sides] == [n <= d, len(b) <= d]
     expected = DISTANCES[package](a[:n], b)

@@ -8,7 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import LengthMismatch, NotApplicable, SizeMismatch, TooSmall
-from jwb_dh_v1.metrics import pixel
+from jwb_dh_v1.metrics.fidelity import csim, pixel
 
 # All numbers are float64 sums over a few thousand pixels: two right orders of summation differ by some 1e-13.
 TIGHT = 1e-9
@@ -61,7 +61,7 @@ def test_psnr_vectors(a, b, expected):
     ],
 )
 def test_pixel_cosine_vectors(a, b, expected):
-    assert pixel.pixel_cosine(a, b) == pytest.approx(expected, abs=TIGHT)
+    assert csim.pixel_cosine(a, b) == pytest.approx(expected, abs=TIGHT)
 
 
 @pytest.mark.parametrize("size", [(11, 11), (40, 50), (33, 91), (128, 64)])
@@ -99,28 +99,32 @@ def clip(frames, fps=25.0):
 def test_paper_uses_sixteen_frames_and_stretches_ours():
     theirs = clip([RAMP] * 20)
     ours = clip([BRIGHTER] * 16 + [grey(0)] * 4)
-    assert pixel.paper_csim(Sample("a", ours, theirs)).value() == pytest.approx(0.9994147674526, abs=TIGHT)
+    assert csim.METRICS["paper"][0].score(Sample("a", ours, theirs)).value() == pytest.approx(
+        0.9994147674526, abs=TIGHT
+    )
     double = clip([np.repeat(np.repeat(grey(90), 2, 0), 2, 1)] * 3)
-    assert pixel.paper_psnr(Sample("a", double, clip([grey(91)] * 5))).value() == pytest.approx(48.1308036087, abs=1e-9)
+    assert pixel.PAPER_PSNR.score(Sample("a", double, clip([grey(91)] * 5))).value() == pytest.approx(
+        48.1308036087, abs=1e-9
+    )
 
 
 def test_field_metrics_use_all_frames():
     ours = clip([RAMP] * 16 + [BRIGHTER] * 16)
     sample = Sample("a", ours, clip([RAMP] * 32))
-    assert pixel.psnr(sample).value() == pytest.approx((100 + 28.2005767855) / 2, abs=1e-9)
+    assert pixel.PSNR.score(sample).value() == pytest.approx((100 + 28.2005767855) / 2, abs=1e-9)
     assert len(pixel.ssim_curve(sample)) == 32
 
 
 def test_what_cannot_be_compared_is_said():
     with pytest.raises(SizeMismatch, match="32x32, reference 50x40"):
-        pixel.ssim(Sample("a", clip([RAMP] * 4), clip([NOISE[0]] * 4)))
+        pixel.SSIM.score(Sample("a", clip([RAMP] * 4), clip([NOISE[0]] * 4)))
     with pytest.raises(LengthMismatch, match="4 frames"):
-        pixel.ssim(Sample("a", clip([RAMP] * 4), clip([RAMP] * 9)))
+        pixel.SSIM.score(Sample("a", clip([RAMP] * 4), clip([RAMP] * 9)))
     with pytest.raises(LengthMismatch, match=r"30\.000 fps"):
-        pixel.ssim(Sample("a", clip([RAMP] * 4, 30.0), clip([RAMP] * 4)))
+        pixel.SSIM.score(Sample("a", clip([RAMP] * 4, 30.0), clip([RAMP] * 4)))
     with pytest.raises(NotApplicable, match="no reference"):
-        pixel.ssim(Sample("a", clip([RAMP])))
+        pixel.SSIM.score(Sample("a", clip([RAMP])))
 
 
 def test_two_frames_more_or_less_are_allowed():
-    assert pixel.ssim(Sample("a", clip([RAMP] * 6), clip([RAMP] * 4))).value() == 1.0
+    assert pixel.SSIM.score(Sample("a", clip([RAMP] * 6), clip([RAMP] * 4))).value() == 1.0

@@ -13,8 +13,8 @@ from media import moving
 
 from jwb_dh_v1.errors import NotApplicable, SetupError
 from jwb_dh_v1.media.clip import Clip
-from jwb_dh_v1.metrics import speech
 from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.speech import word_error_rate as speech
 from jwb_dh_v1.metrics.state import add
 from jwb_dh_v1.metrics.wer import PROFILES, Counts, Profile, compression_ratio, corpus_of, errors, unit_of
 

@@ -14,8 +14,8 @@ from media import float_audio, moving, tone, write_mp4
 from jwb_dh_v1.errors import BadAudio, NotApplicable
 from jwb_dh_v1.media.audio import Audio
 from jwb_dh_v1.media.clip import Clip
-from jwb_dh_v1.metrics import speech
 from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.speech import word_error_rate as speech
 from jwb_dh_v1.metrics.state import WordErrorState
 from jwb_dh_v1.metrics.wer import Counts, corpus, corpus_of, errors
 from jwb_dh_v1.networks.pool import NetworkPool

@@ -12,7 +12,7 @@ from goldens import NAMES, clips, golden, seeded_state
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.metrics import identity
+from jwb_dh_v1.metrics.fidelity import csim as identity
 from jwb_dh_v1.networks import arcface, scrfd
 from jwb_dh_v1.networks.pool import NetworkPool
 

@@ -10,7 +10,7 @@ import pytest
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.errors import LengthMismatch, MissingPackage, NotApplicable, SetupError
-from jwb_dh_v1.metrics import identity
+from jwb_dh_v1.metrics.fidelity import csim as identity
 from jwb_dh_v1.metrics.region import Crop
 from jwb_dh_v1.networks import arcface, scrfd
 from jwb_dh_v1.networks.pool import NetworkPool

@@ -22,7 +22,9 @@ from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.files import sha256_of
 from jwb_dh_v1.media.video import write_mp4
-from jwb_dh_v1.metrics import PROTOCOLS, distribution, vbench
+from jwb_dh_v1.metrics import PROTOCOLS
+from jwb_dh_v1.metrics.fidelity import fid as fid_file
+from jwb_dh_v1.metrics.quality import consistency
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import FILES
 
@@ -98,8 +100,8 @@ def test_standard_runs_from_files_to_results(folders, files, tmp_path):
     for name in ("obama-2", "pyfeat-1"):
         made, real = (Clip(folders / kind / f"{name}.mp4", models=models) for kind in ("made", "real"))
         sample = Sample(name, made, real)
-        by_hand = distribution.fid(sample) if by_hand is None else by_hand + distribution.fid(sample)
-        subject.append(vbench.subject(sample).value())
+        by_hand = fid_file.fid(sample) if by_hand is None else by_hand + fid_file.fid(sample)
+        subject.append(consistency.SUBJECT.score(sample).value())
     assert result["fid", "body"].value == pytest.approx(by_hand.value(), rel=1e-9)
     assert result["subject_consistency", "body"].value == pytest.approx(np.mean(subject), rel=1e-12)
     assert result["fid", "body"].value != result["fid_clean", "body"].value

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jwb_dh_v1.analysis.diagnosis.change_points import first_still, moment
 from jwb_dh_v1.analysis.diagnosis.clip_statistics import MEASURES, curve
 from jwb_dh_v1.errors import NotFinite
-from jwb_dh_v1.metrics import PROTOCOLS, motion
+from jwb_dh_v1.metrics import PROTOCOLS
+from jwb_dh_v1.metrics.quality import dynamic_degree as motion
 from jwb_dh_v1.networks import raft
 from jwb_dh_v1.report.timeline import _lane
 from jwb_dh_v1.report.worst import _marked, curve_frames

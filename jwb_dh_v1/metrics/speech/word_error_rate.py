@@ -8,10 +8,12 @@ same ear, and its WER is the floor that stands beside.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from jwb_dh_v1.errors import NotApplicable, SampleError
 from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.metric import INF, TRANSCRIPT, Metric
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Mean, WordErrorState
 from jwb_dh_v1.metrics.wer import Errors, errors
@@ -128,3 +130,34 @@ def _words(found: Errors, floor: Mean) -> WordErrorState:
         unheard=int(found.empty_hypothesis),
         hallucinations=int(found.hallucination),
     )
+
+
+WER = Metric(
+    "wer",
+    wer,
+    higher_is_better=False,
+    range=(0, INF),
+    needs=TRANSCRIPT,
+    weights=(
+        "whisper-large-v3",
+        "whisper-large-v3/config.json",
+        "whisper-large-v3/generation_config.json",
+        "whisper-large-v3/tokenizer.json",
+    ),
+    networks="Whisper large-v3",
+    regions=("speech",),
+    facts=wer_facts,
+)
+METRICS = {
+    "standard": (WER,),
+    "paper": (replace(WER, networks="Whisper large-v3 (assumed: the authors' speech protocol is not public)"),),
+    "lite": (
+        replace(
+            WER,
+            function=lite_wer,
+            weights=("whisper-tiny.en", "whisper-tiny.en/config.json", "whisper-tiny.en/tokenizer.json"),
+            networks="Whisper tiny.en",
+            facts=lite_wer_facts,
+        ),
+    ),
+}

@@ -1,27 +1,27 @@
-"""FID and FVD of whole sets (standard/1), and what the benchmark's authors computed under these names (paper/1).
+"""FID: whether the frames, as a set, look like real ones (standard/1, lite/1), and the authors' FID (paper/1).
 
-The networks are the same kind, the rest is not. FID and FVD compare the distribution of all generated frames or clips
-with that of all real ones. The authors compare one clip with its reference, on at most 16 frames, and average over the
-clips; their E-FID looks at Canny edges (elsewhere the name means expression coefficients). Both stand in this file, so
-that the difference can be read. Sources: mseitzer/pytorch-fid b9c1811, GaParmar/clean-fid e88c4d6,
-toshas/torch-fidelity 5e211a9, JunyaoHu/common_metrics_on_video_quality 5f75173 and, for the authors,
-deepreasonings/WholeBodyBenchmark b70702d FID_calculate.py.
+The field compares the distribution of all generated frames with that of all real ones. The authors compare one clip
+with its reference, on at most 16 frames, and average over the clips; their E-FID is the same on Canny edges
+(`e_fid.py`). Sources: mseitzer/pytorch-fid b9c1811, GaParmar/clean-fid e88c4d6, toshas/torch-fidelity 5e211a9 and, for
+the authors, deepreasonings/WholeBodyBenchmark b70702d FID_calculate.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 
-from jwb_dh_v1.errors import NotApplicable, TooShort
+from jwb_dh_v1.errors import TooShort
 from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet, frechet_distance
+from jwb_dh_v1.metrics.fidelity.set_distance import frechet_of, reference_of, run_network
+from jwb_dh_v1.metrics.metric import INF, REFERENCE, Metric, set_metric
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Mean
+from jwb_dh_v1.networks import mobilenet
 from jwb_dh_v1.networks.pool import models_of
 from jwb_dh_v1.networks.preprocessing import BATCH, IMAGENET_MEAN, IMAGENET_STD
 
@@ -29,17 +29,10 @@ if TYPE_CHECKING:
     import torch
 
 Resize = Literal["pytorch", "clean", "tensorflow"]
+
 INCEPTION_SIDE = 299
-I3D_SIDE = 224
-FVD_FRAMES = 16  # the usual length (StyleGAN-V's fvd2048_16f); one clip gives one sample
-FVD_SHORTEST = 10  # the rule of common_metrics_on_video_quality; the network itself runs from 9 on
+
 PAPER_FRAMES = 16
-# The authors give the covariance of a single sample as 1e-6 I, and add 1e-6 I again under the root:
-# tr(1e-6 + 1e-6 - 2 * 2e-6) over 400 dimensions.
-PAPER_FVD_OFFSET = -400 * 2e-6
-
-
-# Pictures for the 2015 Inception
 
 
 def pytorch_input(frames: np.ndarray) -> torch.Tensor:
@@ -97,45 +90,6 @@ RESIZE: Mapping[Resize, Callable[[np.ndarray], torch.Tensor]] = {
 }
 
 
-# Clips for I3D
-
-
-def fvd_input(frames: np.ndarray) -> torch.Tensor:
-    """common_metrics_on_video_quality `preprocess_single`: shorter side to 224, centre square, [-1, 1].
-
-    Bilinear without antialiasing; the longer side is rounded up. uint8 [T, H, W, 3] RGB -> float32 [1, 3, T, 224, 224].
-    """
-    import torch
-    from torch.nn import functional
-
-    height, width = frames.shape[1:3]
-    scale = I3D_SIDE / min(height, width)
-    size = (I3D_SIDE, math.ceil(width * scale)) if height < width else (math.ceil(height * scale), I3D_SIDE)
-    top, left = (size[0] - I3D_SIDE) // 2, (size[1] - I3D_SIDE) // 2
-    squares = []
-    for frame in frames:  # one by one: sixteen 720p frames as float32 are 177 MB
-        x = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
-        x = functional.interpolate(x, size, mode="bilinear", align_corners=False)
-        squares.append(x[0, :, top : top + I3D_SIDE, left : left + I3D_SIDE])
-    return ((torch.stack(squares, 1) - 0.5) * 2)[None]
-
-
-def paper_fvd_input(frames: np.ndarray) -> torch.Tensor:
-    """The authors' clip: black frames up to 16, each squeezed to 224 x 224 by area, in [0, 1] (I3D expects [-1, 1]).
-
-    uint8 [T <= 16, H, W, 3] RGB -> float32 [1, 3, 16, 224, 224].
-    """
-    import torch
-
-    clip = np.zeros((PAPER_FRAMES, I3D_SIDE, I3D_SIDE, 3), np.uint8)
-    for t, frame in enumerate(frames):
-        clip[t] = cv2.resize(frame, (I3D_SIDE, I3D_SIDE), interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float() / 255
-
-
-# The authors' pictures for torchvision's Inception
-
-
 def paper_input(frames: np.ndarray) -> torch.Tensor:
     """torchvision's `Resize((299, 299))`, `ToTensor`, ImageNet normalisation: Pillow's antialiased bilinear.
 
@@ -164,19 +118,6 @@ def canny(frames: np.ndarray) -> np.ndarray:
     return np.repeat(np.stack(edges)[..., None], 3, axis=3)
 
 
-# Features: networks over clips
-
-
-def _run(net: torch.nn.Module, x: torch.Tensor, device: torch.device) -> np.ndarray:
-    import torch
-
-    with torch.inference_mode():
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)  # as the Inceptions' weights lie
-        found: np.ndarray = net(x.to(device)).float().cpu().numpy()
-    return found
-
-
 def inception_2015(clip: Clip, resize: Resize = "pytorch") -> np.ndarray:
     """Pooled features of every frame by the 2015 Inception, float32 [T, 2048]."""
 
@@ -184,37 +125,9 @@ def inception_2015(clip: Clip, resize: Resize = "pytorch") -> np.ndarray:
         from jwb_dh_v1.networks import inception  # here, because it imports torch
 
         net, device = models_of(clip).get(inception.FID), models_of(clip).device
-        return np.concatenate([_run(net, RESIZE[resize](chunk), device) for chunk in clip.chunks(BATCH)])
+        return np.concatenate([run_network(net, RESIZE[resize](chunk), device) for chunk in clip.chunks(BATCH)])
 
     return clip.feature(("inception-2015", resize), make)
-
-
-def check_fvd_length(clip: Clip) -> None:
-    """Refuse clips that are too short for FVD.
-
-    Raises:
-        TooShort: fewer than 10 frames.
-
-    """
-    if len(clip) < FVD_SHORTEST:
-        raise TooShort(f"FVD needs clips of at least {FVD_SHORTEST} frames, {clip.name} has {len(clip)}.")
-
-
-def i3d_logits(clip: Clip) -> np.ndarray:
-    """I3D logits of the first 16 frames (or all of 10 to 15), float32 [1, 400].
-
-    Raises:
-        TooShort: fewer than 10 frames.
-
-    """
-    check_fvd_length(clip)
-
-    def make() -> np.ndarray:
-        from jwb_dh_v1.networks import i3d
-
-        return _run(models_of(clip).get(i3d.NETWORK), fvd_input(_first(clip, FVD_FRAMES)), models_of(clip).device)
-
-    return clip.feature(("i3d-k400", FVD_FRAMES), make)
 
 
 def paper_inception(clip: Clip, edges: bool = False) -> np.ndarray:
@@ -233,49 +146,9 @@ def paper_inception(clip: Clip, edges: bool = False) -> np.ndarray:
         net, device = models_of(clip).get(inception.V3), models_of(clip).device
         chunks = clip.chunks(BATCH, 0, PAPER_FRAMES)
         pictures = (paper_input(canny(chunk) if edges else chunk) for chunk in chunks)
-        return np.concatenate([_run(net, x, device) for x in pictures])
+        return np.concatenate([run_network(net, x, device) for x in pictures])
 
     return clip.feature(("inception-v3-paper", edges), make)
-
-
-def paper_i3d(clip: Clip) -> np.ndarray:
-    """I3D logits of the first 16 frames as the authors compute them, float32 [1, 400]."""
-
-    def make() -> np.ndarray:
-        from jwb_dh_v1.networks import i3d
-
-        return _run(
-            models_of(clip).get(i3d.NETWORK), paper_fvd_input(_first(clip, PAPER_FRAMES)), models_of(clip).device
-        )
-
-    return clip.feature(("i3d-k400-paper",), make)
-
-
-def _first(clip: Clip, count: int) -> np.ndarray:
-    return next(clip.chunks(count, 0, count))
-
-
-# Metrics
-
-
-def _reference(sample: Sample) -> Clip:
-    if sample.reference is None:
-        raise NotApplicable("there is no reference to compare with")
-    return sample.reference
-
-
-def frechet_of(sample: Sample, features: Callable[[Clip], np.ndarray]) -> Frechet:
-    """The state of one sample: `features` (Clip -> float [n, d]) of the generated clip and of its reference.
-
-    Raises:
-        NotApplicable: there is no reference.
-
-    """
-    reference = _reference(sample)
-    group = sample.person_id or sample.id
-    return Frechet(
-        FeatureStatistics.of(features(sample.generated), group), FeatureStatistics.of(features(reference), group)
-    )
 
 
 def fid(sample: Sample) -> Frechet:
@@ -293,14 +166,9 @@ def fid_tensorflow(sample: Sample) -> Frechet:
     return frechet_of(sample, lambda clip: inception_2015(clip, "tensorflow"))
 
 
-def fvd(sample: Sample) -> Frechet:
-    """FVD (Unterthiner et al. 2018) on I3D logits of each clip's first 16 frames, covariance with n - 1.
-
-    Raises:
-        TooShort: a clip has fewer than 10 frames.
-
-    """
-    return frechet_of(sample, i3d_logits)
+def lite_fid(sample: Sample) -> Frechet:
+    """FID's formula on pooled MobileNetV2 features of all frames of all clips (in FID: the 2015 Inception)."""
+    return frechet_of(sample, mobilenet.features)
 
 
 def paper_fid(sample: Sample) -> Mean:
@@ -308,25 +176,31 @@ def paper_fid(sample: Sample) -> Mean:
 
     The exact value, where the script's `sqrtm` of a product of rank 15 or less leaves up to 2e-6.
     """
-    return _paper_frechet(sample, edges=False)
+    return paper_frechet(sample, edges=False)
 
 
-def paper_efid(sample: Sample) -> Mean:
-    """The authors' E-FID: `paper_fid` of Canny edge pictures."""
-    return _paper_frechet(sample, edges=True)
-
-
-def _paper_frechet(sample: Sample, edges: bool) -> Mean:
-    reference = _reference(sample)
+def paper_frechet(sample: Sample, edges: bool) -> Mean:
+    """The authors' distance of one clip's frames (or of their Canny edges) from its reference's."""
+    reference = reference_of(sample)
     ours, theirs = (FeatureStatistics.of(paper_inception(clip, edges)) for clip in (sample.generated, reference))
     return Mean.of(frechet_distance(ours, theirs))
 
 
-def paper_fvd(sample: Sample) -> Mean:
-    """The authors' FVD: squared distance of the logits of two clips, minus 0.0008; mean over clips.
-
-    The formula's covariance terms are constants for single samples. Equal clips give -0.0008.
-    """
-    reference = _reference(sample)
-    gap = paper_i3d(sample.generated) - paper_i3d(reference)  # float32, as the authors
-    return Mean.of(float(np.square(gap).sum()) + PAPER_FVD_OFFSET)
+METRICS = {
+    "standard": (
+        set_metric("fid", fid, weights=("inception-2015",), networks="Inception 2015-12-05 (as pytorch-fid)"),
+        set_metric("fid_clean", fid_clean, weights=("inception-2015",), networks="Inception 2015-12-05 (as clean-fid)"),
+    ),
+    "paper": (
+        Metric(
+            "fid",
+            paper_fid,
+            higher_is_better=False,
+            range=(0, INF),
+            needs=REFERENCE,
+            weights=("inception-v3",),
+            networks="Inception v3 (torchvision)",
+        ),
+    ),
+    "lite": (set_metric("fid", lite_fid, weights=("mobilenet-v2",), networks="MobileNetV2 (ImageNet)"),),
+}

@@ -3,7 +3,7 @@
 The name comes from EMO (Tian et al. 2024), without a formula; EchoMimic and Hallo use it too. Computed is in practice
 the Fréchet distance of expression coefficients of single frames, with no network on top. `standard` takes the 64
 coefficients that Deep3DFaceRecon gives; `lite` takes 16 distances on MediaPipe's face mesh. What the benchmark's
-authors call E-FID is the FID of Canny edges (`distribution.paper_efid`). Values of the three cannot be compared.
+authors call E-FID is the FID of Canny edges (`paper_efid`). Values of the three cannot be compared.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.media.clip import Clip
-from jwb_dh_v1.metrics.distribution import frechet_of
 from jwb_dh_v1.metrics.feature_statistics import Frechet
+from jwb_dh_v1.metrics.fidelity.fid import paper_frechet
+from jwb_dh_v1.metrics.fidelity.set_distance import frechet_of
+from jwb_dh_v1.metrics.metric import INF, REFERENCE, Metric, set_metric
 from jwb_dh_v1.metrics.sample import Sample
+from jwb_dh_v1.metrics.state import Mean
 from jwb_dh_v1.networks import face_mesh
 from jwb_dh_v1.networks.face_mesh import LEFT_EYE, RIGHT_EYE
 from jwb_dh_v1.networks.pool import models_of
@@ -83,6 +86,11 @@ def efid_facts(sample: Sample) -> dict[str, Any]:
     if sample.reference is not None:
         found |= {"reference_frames": len(coefficients(sample.reference)), "reference_of": len(sample.reference)}
     return found
+
+
+def paper_efid(sample: Sample) -> Mean:
+    """The authors' E-FID: `paper_fid` of Canny edge pictures."""
+    return paper_frechet(sample, edges=True)
 
 
 # lite: distances on the face mesh
@@ -178,3 +186,38 @@ def lite_efid_facts(sample: Sample) -> dict[str, Any]:
         found["reference_frames"] = len(lite_expression(sample.reference))
         found["reference_of"] = len(_moments(sample.reference))
     return found
+
+
+METRICS = {
+    "standard": (
+        set_metric(
+            "e_fid",
+            efid,
+            weights=("scrfd", "deep3d"),
+            networks="SCRFD-10G, Deep3DFaceRecon expression (64)",
+            regions=("body", "face"),
+            facts=efid_facts,
+        ),
+    ),
+    "paper": (
+        Metric(
+            "e_fid",
+            paper_efid,
+            higher_is_better=False,
+            range=(0, INF),
+            needs=REFERENCE,
+            weights=("inception-v3",),
+            networks="Inception v3 (torchvision) on Canny edges",
+        ),
+    ),
+    "lite": (
+        set_metric(
+            "e_fid",
+            lite_efid,
+            weights=("face-mesh",),
+            networks="MediaPipe face mesh, 16 distances",
+            regions=("face",),
+            facts=lite_efid_facts,
+        ),
+    ),
+}

@@ -8,12 +8,14 @@ shorter side. VBench computes all pairs; here RAFT, the slowest part of most run
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from jwb_dh_v1.errors import NotFinite, TooShort, TooSmall
 from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.metric import Metric
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Rate
 from jwb_dh_v1.networks.pool import models_of
@@ -172,3 +174,21 @@ def paper_dynamic(sample: Sample) -> Rate:
     if len(scores) == 0:
         return Rate.of(False)
     return Rate.of(pairs_above(scores, min(clip.size)) >= pairs_needed(len(scores) + 1))
+
+
+DYNAMIC = Metric(
+    "dynamic_degree",
+    dynamic,
+    curve=raft_seen,
+    higher_is_better=True,
+    range=(0, 1),
+    weights=("raft",),
+    networks="RAFT (things)",
+)
+METRICS = {
+    "standard": (DYNAMIC,),
+    "paper": (replace(DYNAMIC, function=paper_dynamic, curve=paper_raft_seen, failures="zero"),),
+    "lite": (
+        replace(DYNAMIC, function=lite_dynamic, curve=dis_curve, weights=(), networks="DIS optical flow (OpenCV)"),
+    ),
+}

@@ -1,4 +1,4 @@
-"""SSIM, PSNR and the benchmark's pixel "CSIM": full-reference metrics on raw pixels.
+"""SSIM and PSNR: are pixels those of the real frame?
 
 `ssim` and `psnr` follow the field (Wang et al. 2004; ITU-T J.340), the `paper_` twins follow the benchmark's
 FID_calculate.py (deepreasonings/WholeBodyBenchmark b70702d): at most 16 frames, the generated frame stretched to the
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable, TooSmall
+from jwb_dh_v1.metrics.metric import INF, REFERENCE, Metric, exact_mean
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.metrics.state import Mean
 
 PEAK = 255.0
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
@@ -61,16 +62,6 @@ def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
 
 
-def pixel_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Cosine of two pictures as vectors of raw pixel values, in [0, 1]; 0 if one is black all over.
-
-    Not an identity measure: any two evenly grey pictures give 1.
-    """
-    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / norms if norms else 0.0
-
-
 def _curve(sample: Sample, key: str, measure: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
     """One number per pair of frames, float64 [n]; computed once per sample."""
 
@@ -82,24 +73,14 @@ def _curve(sample: Sample, key: str, measure: Callable[[np.ndarray, np.ndarray],
 
 
 def ssim_curve(sample: Sample) -> np.ndarray:
-    """SSIM of each frame."""
+    """SSIM of each frame (Wang et al. 2004); the value of a clip part is the mean over its frames."""
     return _curve(sample, "ssim", ssim_index)
 
 
-def ssim(sample: Sample) -> Mean:
-    """Mean SSIM over the frames of one clip part."""
-    return Mean.of(math.fsum(curve := ssim_curve(sample)) / len(curve))
-
-
 def psnr_curve(sample: Sample) -> np.ndarray:
-    """PSNR of each frame in dB, 100 for equal frames."""
+    """PSNR of each frame in dB, 100 for equal frames; the value of a clip part is the mean over its frames."""
     capped: np.ndarray = np.minimum(_curve(sample, "psnr", psnr_db), PSNR_OF_EQUAL)
     return capped
-
-
-def psnr(sample: Sample) -> Mean:
-    """Mean PSNR over the frames of one clip part, in dB."""
-    return Mean.of(math.fsum(curve := psnr_curve(sample)) / len(curve))
 
 
 def paper_pairs(sample: Sample) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -113,35 +94,31 @@ def paper_pairs(sample: Sample) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield (a if a.shape == b.shape else cv2.resize(a, (b.shape[1], b.shape[0]))), b
 
 
-def _paper_curve(sample: Sample, measure: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+def paper_curve(sample: Sample, measure: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+    """One number per pair of the authors' frames, float64 [n <= 16]."""
     return np.array([measure(a, b) for a, b in paper_pairs(sample)])
 
 
 def paper_ssim_curve(sample: Sample) -> np.ndarray:
-    """The authors' SSIM of each of at most 16 frames."""
-    return _paper_curve(sample, lambda a, b: ssim_index(a, b, "uniform"))
-
-
-def paper_ssim(sample: Sample) -> Mean:
-    """The authors' SSIM: scikit-image's defaults, mean over at most 16 frames."""
-    return Mean.of(float(np.mean(paper_ssim_curve(sample))))
+    """The authors' SSIM of each of at most 16 frames: scikit-image's defaults."""
+    return paper_curve(sample, lambda a, b: ssim_index(a, b, "uniform"))
 
 
 def paper_psnr_curve(sample: Sample) -> np.ndarray:
-    """The authors' PSNR of each of at most 16 frames, in dB."""
-    return _paper_curve(sample, psnr_db)
+    """The authors' PSNR of each of at most 16 frames, in dB; one pair of equal frames makes the mean infinite."""
+    return paper_curve(sample, psnr_db)
 
 
-def paper_psnr(sample: Sample) -> Mean:
-    """The authors' PSNR: mean over at most 16 frames; one pair of equal frames makes it infinite."""
-    return Mean.of(float(np.mean(paper_psnr_curve(sample))))
-
-
-def paper_csim_curve(sample: Sample) -> np.ndarray:
-    """The authors' CSIM of each of at most 16 frames."""
-    return _paper_curve(sample, pixel_cosine)
-
-
-def paper_csim(sample: Sample) -> Mean:
-    """The authors' CSIM: cosine of raw pixels, mean over at most 16 frames."""
-    return Mean.of(float(np.mean(paper_csim_curve(sample))))
+SSIM = Metric(
+    "ssim",
+    curve=ssim_curve,
+    average=exact_mean,
+    higher_is_better=True,
+    range=(-1, 1),
+    needs=REFERENCE,
+    same_boxes=True,
+)
+PSNR = replace(SSIM, name="psnr", curve=psnr_curve, range=(0, 100), unit="dB")
+PAPER_SSIM = Metric("ssim", curve=paper_ssim_curve, higher_is_better=True, range=(-1, 1), needs=REFERENCE)
+PAPER_PSNR = replace(PAPER_SSIM, name="psnr", curve=paper_psnr_curve, range=(0, INF), unit="dB")
+METRICS = {"standard": (SSIM, PSNR), "paper": (PAPER_SSIM, PAPER_PSNR), "lite": (SSIM, PSNR)}

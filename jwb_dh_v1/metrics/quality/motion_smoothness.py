@@ -9,14 +9,15 @@ still scores highest; read the number together with dynamic degree.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from jwb_dh_v1.errors import TooShort, TooSmall
 from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.metrics.metric import Metric
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.metrics.state import Mean
 from jwb_dh_v1.networks.pool import models_of
 
 AMT_SIDE = 113  # the smallest shorter side in pixels that is 128 when padded to a multiple of 16
@@ -73,13 +74,11 @@ def _amt(clip: Clip) -> np.ndarray:
 
 
 def amt_curve(sample: Sample) -> np.ndarray:
-    """Smoothness at each odd frame, 1 - difference / 255; float64 [k], in [0, 1]. Its mean is the value."""
+    """VBench's motion smoothness at each odd frame, 1 - difference / 255; float64 [k], in [0, 1].
+
+    Its mean is the value; errors as `amt_differences`.
+    """
     return _score(amt_differences(sample.generated))
-
-
-def smoothness(sample: Sample) -> Mean:
-    """VBench's motion smoothness, in [0, 1]; errors as `amt_differences`."""
-    return Mean.of(float(amt_curve(sample).mean()))
 
 
 def _shrink(frame: np.ndarray) -> np.ndarray:
@@ -126,20 +125,35 @@ def _lite(clip: Clip) -> np.ndarray:
 
 
 def lite_smoothness_curve(sample: Sample) -> np.ndarray:
-    """Smoothness by DIS flow at each odd frame; float64 [k], in [0, 1]. Its mean is the value."""
-    clip = sample.generated
-    return _score(clip.feature("dis-middle", lambda: _lite(clip)))
-
-
-def lite_smoothness(sample: Sample) -> Mean:
     """A stand-in for VBench's motion smoothness: its formula with DIS flow at a shorter side of at most 256.
 
     Not comparable with AMT-S's numbers. It orders the same things: what stands still or moves evenly scores near 1,
     frames that jump, repeat or are missing lower it.
+
+    Returns:
+        The smoothness at each odd frame, float64 [k], in [0, 1]; its mean is the value.
 
     Raises:
         TooShort: fewer than 3 frames.
         TooSmall: the shorter side is below 16 px.
 
     """
-    return Mean.of(float(lite_smoothness_curve(sample).mean()))
+    clip = sample.generated
+    return _score(clip.feature("dis-middle", lambda: _lite(clip)))
+
+
+SMOOTHNESS = Metric(
+    "motion_smoothness", curve=amt_curve, higher_is_better=True, range=(0, 1), weights=("amt-s",), networks="AMT-S"
+)
+METRICS = {
+    "standard": (SMOOTHNESS,),
+    "paper": (replace(SMOOTHNESS, failures="zero"),),  # as the authors count failures
+    "lite": (
+        replace(
+            SMOOTHNESS,
+            curve=lite_smoothness_curve,
+            weights=(),
+            networks="interpolation by DIS optical flow (OpenCV)",
+        ),
+    ),
+}

@@ -1,7 +1,8 @@
 """CSIM: whether the face is the same person's.
 
 The field's CSIM is the mean cosine of ArcFace embeddings; `lite` has the same on dlib's small network. Both compare
-each frame with the reference's at the same moment, so that the pose is alike and only identity is left to differ.
+each frame with the reference's at the same moment, so that the pose is alike and only identity is left to differ. What
+the benchmark's authors call CSIM is a cosine of raw pixels (`paper_csim_curve`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable
+from jwb_dh_v1.metrics.fidelity.pixel import paper_curve
+from jwb_dh_v1.metrics.metric import INF, REFERENCE, Metric
 from jwb_dh_v1.metrics.region import MARGIN
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.state import Mean
@@ -87,8 +90,23 @@ def _csim(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return cosines, *(np.isfinite(features).all(axis=1) for features in (a, b))
 
 
+def pixel_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine of two pictures as vectors of raw pixel values, in [0, 1]; 0 if one is black all over.
+
+    Not an identity measure: any two evenly grey pictures give 1.
+    """
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) / norms if norms else 0.0
+
+
+def paper_csim_curve(sample: Sample) -> np.ndarray:
+    """The authors' CSIM of each of at most 16 frames: cosine of raw pixels, despite the name."""
+    return paper_curve(sample, pixel_cosine)
+
+
 def lite_csim_curve(sample: Sample) -> np.ndarray:
-    """Similarity of up to 16 frames to the same moments of the reference."""
+    """Similarity of dlib's face descriptors in up to 16 frames to those of the reference at the same moments."""
     start, stop = sample.frame_overlap()
     if sample.reference is None:
         raise NotApplicable("there is no reference to compare with")
@@ -98,6 +116,32 @@ def lite_csim_curve(sample: Sample) -> np.ndarray:
     return rescaled_cosine(ours, theirs)
 
 
-def lite_csim(sample: Sample) -> Mean:
-    """Mean rescaled similarity of dlib's face descriptors, frame to frame against the reference."""
-    return Mean.of(float(lite_csim_curve(sample).mean()))
+METRICS = {
+    "standard": (
+        Metric(
+            "csim",
+            csim,
+            curve=csim_curve,
+            facts=csim_facts,
+            higher_is_better=True,
+            range=(-1, 1),
+            needs=REFERENCE,
+            weights=("scrfd", "arcface"),
+            networks="SCRFD-10G, ArcFace ResNet-50 (WebFace600K)",
+            regions=("body", "face"),
+        ),
+    ),
+    "paper": (Metric("csim", curve=paper_csim_curve, higher_is_better=True, range=(0, 1), needs=REFERENCE),),
+    "lite": (
+        Metric(
+            "csim",
+            curve=lite_csim_curve,
+            higher_is_better=True,
+            range=(-INF, 1),
+            needs=REFERENCE,
+            weights=("dlib-face", "dlib-5-points"),
+            networks="dlib face ResNet, distance rescaled to a cosine",
+            regions=("face",),
+        ),
+    ),
+}

@@ -1,0 +1,1 @@
+"""Metrics of a lab of one's own."""
