@@ -66,7 +66,7 @@ def load() -> None:
 
     import jwb_dh_v1.dataset.pairs
     import jwb_dh_v1.metrics.fidelity.pixel
-    import jwb_dh_v1.report.figures
+    import jwb_dh_v1.report.charts
     import jwb_dh_v1.report.report  # noqa: F401
 
 

@@ -25,9 +25,17 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from jwb_dh_v1.analysis.cells import MetricComparison, Run, compare_cell, corrected, draws_for, runs_of, shared
 from jwb_dh_v1.analysis.comparable import CROPPED, require_comparable
 from jwb_dh_v1.analysis.compare import family, few_identities
+from jwb_dh_v1.analysis.metric_comparison import (
+    MetricComparison,
+    Run,
+    compare_cell,
+    corrected,
+    draws_for,
+    runs_of,
+    shared,
+)
 from jwb_dh_v1.analysis.reconcile import LOWER, published
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.scoring.result import Result, _plain

@@ -3,6 +3,14 @@
 Each run is compared with a baseline, metric by metric and region by region (`cells.py`), with interval and test of
 `paired.py`. The family of Holm's correction is all tests of one comparison. `changes.py` says in words what differs.
 `comparable.py` says which runs are refused.
+
+What differs between a run and its baseline, in words: metrics and regions by direction and by how sure it is.
+
+The first kinds are inference, the others facts of the clips that were scored: that all of them are worse, or that none
+differs, needs no test and says nothing about others. With few identities only facts can be had, and they are much: a
+metric that is equal on every clip was not touched, and what was done to a system shows in those that were.
+
+Which region a run gained most in, in a unit that metrics share.
 """
 
 from __future__ import annotations
@@ -12,8 +20,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from jwb_dh_v1.analysis.cells import (
+import numpy as np
+
+from jwb_dh_v1.analysis.comparable import CROPPED, require_comparable
+from jwb_dh_v1.analysis.metric_comparison import (
     NOUN,
+    Cell,
     MetricComparison,
     Run,
     Unit,
@@ -23,15 +35,173 @@ from jwb_dh_v1.analysis.cells import (
     runs_of,
     shared,
 )
-from jwb_dh_v1.analysis.changes import Changes, changes
-from jwb_dh_v1.analysis.comparable import require_comparable
-from jwb_dh_v1.analysis.gains import Gains, gains
-from jwb_dh_v1.analysis.wording import title
+from jwb_dh_v1.analysis.wording import ORDER, title
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.scoring.result import Result, _plain
 from jwb_dh_v1.stats.means import LEAST_RESAMPLED
-from jwb_dh_v1.stats.paired import ALPHA, NOTHING_SHARED, needed
+from jwb_dh_v1.stats.paired import ALPHA, NOTHING_SHARED, Difference, needed, paired
 from jwb_dh_v1.stats.significance import smallest_p
+
+KINDS: Mapping[str, str] = {
+    "worse": "worse, corrected p <= 0.05",
+    "better": "better, corrected p <= 0.05",
+    "worse on every clip": "worse on every clip",
+    "better on every clip": "better on every clip",
+    "worse on average": "worse on average, 0 outside the interval",
+    "better on average": "better on average, 0 outside the interval",
+    "open": "not told from chance",
+    "equal": "equal on every clip",
+    "untested": "no paired test",
+}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between a run and its baseline.
+
+    Attributes:
+        clips, identities: the most that a metric and region has.
+        kinds: kind of `KINDS` -> its (metric, region); every cell of the comparison is in one. A cell whose
+            corrected test is significant is `worse` or `better`, even if every clip is.
+
+    """
+
+    run: str
+    baseline: str
+    clips: int
+    identities: int
+    kinds: Mapping[str, tuple[Cell, ...]]
+
+    def __getitem__(self, kind: str) -> frozenset[Cell]:
+        """Return the cells of a kind; `down` and `up` are those of three kinds, from test, clips and interval."""
+        names = {"down": "worse", "up": "better"}
+        if kind in names:
+            found = [cells for name, cells in self.kinds.items() if name.partition(" ")[0] == names[kind]]
+            return frozenset(cell for cells in found for cell in cells)
+        return frozenset(self.kinds[kind])
+
+    @property
+    def text(self) -> list[str]:
+        """For people: a heading, then a line for each kind that has a cell."""
+        lines = [f"{self.run} against {self.baseline}, {self.clips} clips of {self.identities} identities:"]
+        for kind, words in KINDS.items():
+            if cells := self.kinds[kind]:
+                lines.append(f"{words}: {_listed(cells)}")
+        return lines
+
+
+def changes(run: str, baseline: str, cells: Sequence[MetricComparison]) -> Changes:
+    """Sort the cells of a run against its baseline by kind."""
+    found: dict[str, list[Cell]] = {kind: [] for kind in KINDS}
+    for cell in cells:
+        found[kind_of(cell)].append((cell.metric, cell.region))
+    clips = max((c.difference.n for c in cells if c.difference), default=0)
+    people = max((c.people for c in cells), default=0)
+    return Changes(run, baseline, clips, people, {kind: tuple(of) for kind, of in found.items()})
+
+
+def kind_of(cell: MetricComparison) -> str:
+    """Which of `KINDS` a cell is."""
+    verdict, d = cell.verdict, cell.difference
+    if d is None:
+        return "untested"
+    if verdict != "open":
+        return verdict
+    side = "better" if cell.sign * d.value > 0 else "worse"
+    if d.n > 1 and cell.superiority in (0, 1):
+        return f"{side} on every clip"
+    if d.low is not None and d.high is not None and (d.low > 0 or d.high < 0):
+        return f"{side} on average"
+    return "open"
+
+
+def _listed(cells: Sequence[Cell]) -> str:
+    """`SSIM, PSNR (body, face), CSIM (face)`: metrics of the same regions together."""
+    regions: dict[str, list[str]] = {}
+    for metric, region in cells:
+        regions.setdefault(metric, []).append(region)
+    together: dict[tuple[str, ...], list[str]] = {}
+    for metric, of in regions.items():
+        together.setdefault(tuple(of), []).append(title(metric))
+    return "; ".join(f"{', '.join(metrics)} ({', '.join(of)})" for of, metrics in together.items())
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Where a run gained most against the baseline.
+
+    The unit is the point-biserial correlation r between run and score, -1..1, positive where the run is better: the
+    mean difference over twice the standard deviation of both runs' scores taken together. 0: no difference; 0.5: runs
+    make a quarter of all variance between the scores; 1: all of it. Bounded, so that no metric outweighs the others.
+
+    Attributes:
+        regions: (region, mean of r over `metrics`, clips), best first.
+        metrics: those with paired scores in each of these regions; distances of sets have none.
+        left_out: regions without any.
+        gap: difference of the best two regions' r on the clips that have both, None where they have none.
+
+    """
+
+    run: str
+    baseline: str
+    regions: tuple[tuple[str, float, int], ...]
+    metrics: tuple[str, ...]
+    left_out: tuple[str, ...]
+    gap: Difference | None
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        begin = f"{self.run} against {self.baseline}: "
+        if len(self.regions) < 2:
+            return begin + "which region improved most cannot be said (fewer than two have metrics in common)."
+        (first, most, _), (second, _, _) = self.regions[:2]
+        if all(r == 0 for _, r, _ in self.regions):
+            return begin + f"no region changed ({', '.join(region for region, _, _ in self.regions)})."
+        last = self.regions[-1][0]
+        said = f"{first} improved most" if most > 0 else f"no region improved; {first} lost least, {last} most"
+        even = len({clips for _, _, clips in self.regions}) == 1
+        numbers = ", ".join(f"{region} {r:+.2f}" + ("" if even else f" ({n} clips)") for region, r, n in self.regions)
+        tie = ""
+        if self.gap is None:
+            tie = f"; {first} and {second} have no clip in common"
+        elif self.gap.p is not None and self.gap.p > ALPHA:
+            tie = f"; {first} and {second} may as well be tied, p {self.gap.p:.2g}"
+        out = f"; nothing to compare in {', '.join(self.left_out)}" if self.left_out else ""
+        return f"{begin}{said} (mean r of {', '.join(title(m) for m in self.metrics)}: {numbers}{tie}{out})."
+
+
+def gains(run: Run, base: Run, cells: Sequence[MetricComparison], unit: Unit = "identity") -> Gains:
+    """Compare the gains of body, face and hands; `cells` are those of the run against the baseline."""
+    known = {(c.metric, c.region): c for c in cells if c.by_clip and c.region in CROPPED | {"body"}}
+    names = [r for r in ORDER if any(region == r for _, region in known)]
+    metrics = [m for m in dict.fromkeys(m for m, _ in known) if all((m, r) in known for r in names)]
+    found = []
+    by_clip: dict[str, dict[str, float]] = {}
+    for region in names if metrics else []:
+        each = [_by_clip(run, base, known[metric, region]) for metric in metrics]
+        by_clip[region] = {s: float(np.mean([g[s] for g in each])) for s in each[0] if all(s in g for g in each)}
+        r = float(np.mean([np.mean(list(g.values())) for g in each]))
+        found.append((region, r, len(by_clip[region])))
+    found.sort(key=lambda entry: -entry[1])
+    gap: Difference | str | None = None
+    if len(found) >= 2:
+        first, second = (by_clip[region] for region, _, _ in found[:2])
+        both = [sample for sample in first if sample in second]
+        identity = run.clips[metrics[0], found[0][0]].identity
+        people = both if unit == "clip" else [identity[s] for s in both]
+        gap = paired([first[s] for s in both], [second[s] for s in both], people, noun=NOUN[unit])
+    out = [r for r in dict.fromkeys(c.region for c in cells) if r not in by_clip and r != "speech"]
+    return Gains(run.label, base.label, tuple(found), tuple(metrics) if found else (), tuple(out),
+                 gap if isinstance(gap, Difference) else None)  # fmt: skip
+
+
+def _by_clip(run: Run, base: Run, cell: MetricComparison) -> dict[str, float]:
+    """Sample id -> gain over twice the standard deviation of all scores; their mean is r."""
+    scores = [r.clips[cell.metric, cell.region].value[s] for r in (run, base) for s in cell.by_clip]
+    spread = float(np.std(np.array(scores, dtype=np.float64)))
+    return {s: cell.sign * gain / (2 * spread) if spread > 0 else 0.0 for s, gain in cell.by_clip.items()}
+
 
 SCHEMA = "jwb-dh-v1/comparison/1"
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from jwb_dh_v1.analysis.comparable import NOT_RECORDED, comparable, differing, labels, require_comparable
-from jwb_dh_v1.analysis.find_results import result_files
+from jwb_dh_v1.analysis.find_results import read_result, result_files
 from jwb_dh_v1.analysis.rank_aggregation import Column, Summary, standings, summary
-from jwb_dh_v1.analysis.reading import read_result
 from jwb_dh_v1.analysis.wording import (
     STAND_INS,
     decimals,

@@ -17,7 +17,7 @@ def _report(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from jwb_dh_v1.files import below, written_below
-    from jwb_dh_v1.report.figures import write_plots
+    from jwb_dh_v1.report.charts import write_plots
     from jwb_dh_v1.report.report import write_comparison, write_report
     from jwb_dh_v1.report.tables import print_comparison, print_table
     from jwb_dh_v1.scoring.result import Result
@@ -63,7 +63,7 @@ def _reconcile(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from jwb_dh_v1.analysis.compare import compare
-    from jwb_dh_v1.report.compare_table import print_compared
+    from jwb_dh_v1.report.tables import print_compared
     from jwb_dh_v1.scoring.result import Result
 
     runs = [Result.load(run) for run in args.runs]
@@ -97,7 +97,7 @@ def _differences(pairs: list[str]) -> float | dict[str, float] | None:
 
 def _ablate(args: argparse.Namespace) -> int:
     from jwb_dh_v1.analysis.ablate import ablate, ablate_published
-    from jwb_dh_v1.report.compare_table import print_ablation
+    from jwb_dh_v1.report.tables import print_ablation
     from jwb_dh_v1.scoring.result import Result
 
     found = ablate([Result.load(run) for run in args.runs]) if args.runs else ablate_published()
@@ -108,9 +108,8 @@ def _ablate(args: argparse.Namespace) -> int:
 
 
 def _diagnose(args: argparse.Namespace) -> int:
-    from jwb_dh_v1.analysis.diagnosis.diagnose import diagnose
-    from jwb_dh_v1.analysis.diagnosis.diagnose_ranks import diagnose_published
-    from jwb_dh_v1.report.diagnose_table import print_diagnosis, print_published
+    from jwb_dh_v1.analysis.diagnosis.diagnose import diagnose, diagnose_published
+    from jwb_dh_v1.report.tables import print_diagnosis, print_published
     from jwb_dh_v1.scoring.result import Result
 
     if not args.runs:

@@ -24,7 +24,7 @@ def _score(args: argparse.Namespace) -> int:
 
     from jwb_dh_v1.dataset.pairs import pair
     from jwb_dh_v1.files import below, written_below
-    from jwb_dh_v1.report.figures import write_plots
+    from jwb_dh_v1.report.charts import write_plots
     from jwb_dh_v1.report.report import write_comparison
     from jwb_dh_v1.report.tables import print_comparison
     from jwb_dh_v1.scoring.reference_features import open_stats
@@ -106,7 +106,7 @@ def _score_one(
 ) -> Result:
     """One system: score, report, plots, table."""
     from jwb_dh_v1.files import below, written_below
-    from jwb_dh_v1.report.figures import write_plots
+    from jwb_dh_v1.report.charts import write_plots
     from jwb_dh_v1.report.report import write_report
     from jwb_dh_v1.report.tables import print_table
     from jwb_dh_v1.report.timeline import words_of

@@ -18,8 +18,6 @@ from typing import Any
 from urllib.parse import quote
 
 from jwb_dh_v1.analysis.diagnosis.diagnose import diagnose
-from jwb_dh_v1.analysis.ranking import rank
-from jwb_dh_v1.analysis.summary import Summary, aligned
 from jwb_dh_v1.analysis.wording import (
     STAND_INS,
     best,
@@ -34,15 +32,13 @@ from jwb_dh_v1.analysis.wording import (
 )
 from jwb_dh_v1.files import write_atomically
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.report import sheets, timeline
-from jwb_dh_v1.report.charts import RIGHT
-from jwb_dh_v1.report.figures import distribution_svg, radar_axes, radar_svgs
-from jwb_dh_v1.report.illustrate import illustrate
-from jwb_dh_v1.report.plots import Mark, interval_plot
+from jwb_dh_v1.report import timeline
+from jwb_dh_v1.report.charts import RIGHT, distribution_svg, radar_axes, radar_svgs
+from jwb_dh_v1.report.drawing import Mark, interval_plot
+from jwb_dh_v1.report.illustrate import Cell, Strip, draw_curves, illustrate, sheet_tasks, worst_cells, worst_tasks
+from jwb_dh_v1.report.summary import Summary, aligned, rank
 from jwb_dh_v1.report.tables import check_comparable, remarks
 from jwb_dh_v1.report.timeline import Player, Word
-from jwb_dh_v1.report.worst import Cell, draw_curves, worst_cells
-from jwb_dh_v1.report.worst import tasks as worst_tasks
 from jwb_dh_v1.scoring.result import Result, Score
 
 _Cut = tuple[str, Callable[[], None]]
@@ -92,9 +88,9 @@ def write_report(
     low, high = rank(result, SHOWN)
     ends = (("worst", low), ("best", high))
     players = [Player(place, kind) for kind, places in ends for place in places[:PLAYED]]
-    strips = [sheets.Strip(place, kind) for kind, places in ends for place in places]
+    strips = [Strip(place, kind) for kind, places in ends for place in places]
     worst = worst_cells(result)
-    tasks = timeline.tasks(players, result, words) + sheets.tasks(strips, result) + worst_tasks(worst, result)
+    tasks = timeline.tasks(players, result, words) + sheet_tasks(strips, result) + worst_tasks(worst, result)
     illustrate(tasks, samples)
     draw_curves(worst)
     heard = sorted(summary.heard, key=lambda pair: (-(pair[0].value or 0.0), pair[0].sample_id))
@@ -207,7 +203,7 @@ def _seen(score: Score) -> str:
     )
 
 
-def _cuts(players: Sequence[Player], strips: Sequence[sheets.Strip], worst: Sequence[Cell]) -> list[_Cut]:
+def _cuts(players: Sequence[Player], strips: Sequence[Strip], worst: Sequence[Cell]) -> list[_Cut]:
     """What is left out of a report that is too large, one after the other."""
 
     def videos() -> None:

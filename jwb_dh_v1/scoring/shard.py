@@ -29,6 +29,8 @@ from jwb_dh_v1.scoring.change_guard import ChangeGuard
 from jwb_dh_v1.scoring.plan import Cell, Plan
 from jwb_dh_v1.scoring.result import Row, parquet_bytes, rows_table
 
+MOST_BYTES = 4_000_000_000  # of one shard, unpacked; 64 samples of FID hold 0.3 GB at most
+
 
 @dataclass(frozen=True)
 class ShardResult:
@@ -66,6 +68,24 @@ def read_shard(file: Path | IO[bytes]) -> tuple[Any, dict[Cell, State], dict[str
         metric, region, key = name.split("/", 2)
         grouped.setdefault((metric, region), {})[key] = array
     return table, {cell: unpack(packed) for cell, packed in grouped.items()}, seconds
+
+
+def stored_states(path: Path, cells: Iterable[Cell]) -> Iterator[tuple[Cell, State]]:
+    """The states of some cells in a shard, without reading the others; cells without a state are left out.
+
+    Raises:
+        ValueError: the shard is larger than any of ours, or a state is damaged (other errors of reading, too).
+
+    """
+    with zipfile.ZipFile(path) as packed:
+        if sum(entry.file_size for entry in packed.infolist()) > MOST_BYTES:
+            raise ValueError(f"{path.name} is larger than any shard")
+    with np.load(path, allow_pickle=False) as shard:
+        for metric, region in cells:
+            begin = f"{metric}/{region}/"
+            arrays = {key.removeprefix(begin): shard[key] for key in shard.files if key.startswith(begin)}
+            if arrays:
+                yield (metric, region), unpack(arrays)
 
 
 def score_shard(

@@ -21,8 +21,8 @@ from jwb_dh_v1.media.clip import Clip
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.region import CropRule
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.report.plots import frame_plot
-from jwb_dh_v1.report.worst import curve_frames
+from jwb_dh_v1.report.drawing import frame_plot
+from jwb_dh_v1.report.illustrate import curve_frames
 from jwb_dh_v1.scoring.result import Result
 
 FILM = 240  # frames kept for the page, evenly taken

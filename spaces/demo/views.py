@@ -22,7 +22,7 @@ from jwb_dh_v1.analysis.leaderboard import leaderboard, to_html
 from jwb_dh_v1.analysis.reconcile import published
 from jwb_dh_v1.analysis.wording import STAND_INS, number, printable, title
 from jwb_dh_v1.files import spreadsheet_safe
-from jwb_dh_v1.report.figures import radar_axes, radar_of
+from jwb_dh_v1.report.charts import radar_axes, radar_of
 from jwb_dh_v1.scoring.result import Score
 
 TABLE = ["Metric", "Region", "Value", "Better", "n / skipped / failed", "95 % interval", "Network", "Note"]

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from jwb_dh_v1 import Result
 from jwb_dh_v1.analysis.ablate import _unexplained, ablate, ablate_published, rank_changes
-from jwb_dh_v1.analysis.cells import runs_of
+from jwb_dh_v1.analysis.metric_comparison import runs_of
 from jwb_dh_v1.errors import PlanMismatch, SetupError
 from jwb_dh_v1.metrics.state import Mean
-from jwb_dh_v1.report.compare_table import print_ablation
+from jwb_dh_v1.report.tables import print_ablation
 from jwb_dh_v1.scoring.aggregator import Aggregator
 from jwb_dh_v1.scoring.plan import make_plan
 from jwb_dh_v1.scoring.result import Row, rows_table

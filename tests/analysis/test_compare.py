@@ -25,7 +25,7 @@ from jwb_dh_v1.analysis.compare import compare
 from jwb_dh_v1.errors import PlanMismatch, SetupError
 from jwb_dh_v1.networks.detectors import DETECTOR_WEIGHTS
 from jwb_dh_v1.networks.weights import FILES
-from jwb_dh_v1.report.compare_table import print_compared
+from jwb_dh_v1.report.tables import print_compared
 
 BODY, FACE, HANDS = ("ssim", "body"), ("ssim", "face"), ("ssim", "hands")
 

@@ -15,8 +15,7 @@ from made_runs import made
 from test_compare import shown
 
 from jwb_dh_v1 import Result
-from jwb_dh_v1.analysis.changes import KINDS, Changes
-from jwb_dh_v1.analysis.compare import Comparison, compare
+from jwb_dh_v1.analysis.compare import KINDS, Changes, Comparison, compare
 from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import SetupError
 

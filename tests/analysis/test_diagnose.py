@@ -13,10 +13,9 @@ from made_diagnoses import GOLDEN, SYSTEMS, told
 from rich.console import Console
 
 from jwb_dh_v1.analysis.diagnosis.clip_statistics import SETS, Run, usual
-from jwb_dh_v1.analysis.diagnosis.diagnose import diagnose
-from jwb_dh_v1.analysis.diagnosis.diagnose_ranks import diagnose_published
+from jwb_dh_v1.analysis.diagnosis.diagnose import diagnose, diagnose_published
 from jwb_dh_v1.analysis.diagnosis.failure_rules import PUBLISHED, RULES, TEASER
-from jwb_dh_v1.report.diagnose_table import print_diagnosis, print_published
+from jwb_dh_v1.report.tables import print_diagnosis, print_published
 from jwb_dh_v1.scoring.result import Result
 
 # What was done to each system (data/systems.py): the failures that do not follow from another one, then the notes.

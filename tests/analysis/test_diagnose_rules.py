@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from made_diagnoses import CLIPS, GOLDEN, HEALTHY, MOVING, SAID, STANDING, STOPPING, SYSTEMS, made, told
 
-from jwb_dh_v1.analysis.diagnosis.change_points import change_point, first_still, moment
-from jwb_dh_v1.analysis.diagnosis.clip_statistics import STILL, metric_of
+from jwb_dh_v1.analysis.diagnosis.clip_statistics import STILL, change_point, first_still, metric_of, moment
 from jwb_dh_v1.analysis.diagnosis.diagnose import diagnose
 from jwb_dh_v1.analysis.diagnosis.failure_rules import RULES
 from jwb_dh_v1.errors import PlanMismatch

@@ -99,7 +99,7 @@ def test_identities_with_a_lost_clip_are_left_out_of_distances(tmp_path: Path) -
 @pytest.mark.parametrize("people", [8, 30])
 def test_coverage_of_distances(people: int, tmp_path: Path) -> None:
     """Two equal systems, 400 draws. Seen: coverage 0.957 and 0.970, false positives 0.030 (the jackknife is wide)."""
-    from jwb_dh_v1.analysis.paired_sets import Features, paired_sets
+    from jwb_dh_v1.analysis.metric_comparison import Features, paired_sets
 
     class Given(Features):
         def __init__(self, states: Sequence[Frechet]) -> None:

@@ -22,8 +22,8 @@ from made_runs import (
 )
 
 from jwb_dh_v1 import Result
+from jwb_dh_v1.analysis.find_results import read_result
 from jwb_dh_v1.analysis.leaderboard import leaderboard, to_html
-from jwb_dh_v1.analysis.reading import read_result
 from jwb_dh_v1.analysis.submission import Problem, check_submission, same_name, unsafe_name
 from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.scoring.result import Row, parquet_bytes, rows_table

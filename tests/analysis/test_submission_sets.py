@@ -15,8 +15,7 @@ from made_runs import made, written
 from test_paired_sets import FVD, feature_states
 
 from jwb_dh_v1 import Result
-from jwb_dh_v1.analysis.problem import Problem
-from jwb_dh_v1.analysis.submission import check_submission
+from jwb_dh_v1.analysis.submission import Problem, check_submission
 
 PEOPLE = ["p", "p", "q", "r", "s", "s"]
 SHARD = Path("shards") / "000000.npz"
@@ -118,7 +117,7 @@ def test_hostile_shards_are_refused_without_an_accident(
     elif harm == "no counts":
         np.savez(path, **{k: v for k, v in arrays.items() if not k.endswith("frechet")})  # type: ignore[arg-type]
     else:  # a header that promises more than any shard has
-        monkeypatch.setattr("jwb_dh_v1.analysis.submission_sets.MOST_BYTES", 1000)
+        monkeypatch.setattr("jwb_dh_v1.scoring.shard.MOST_BYTES", 1000)
         assert zipfile.is_zipfile(io.BytesIO(content))
     (found,) = about_sets(tmp_path / "mine")
     assert found.severe and ("cannot be read" in found.message or found.rule == "tampered")

@@ -14,7 +14,7 @@ from jwb_dh_v1.metrics.fidelity import csim as identity
 from jwb_dh_v1.metrics.region import Crop
 from jwb_dh_v1.networks import arcface, scrfd
 from jwb_dh_v1.networks.pool import NetworkPool
-from jwb_dh_v1.report.plots import curve_plot
+from jwb_dh_v1.report.drawing import curve_plot
 
 # Rows of a face: place of its cell in the 640 square, score, distances to left, top, right, bottom, and five points.
 POINTS = np.array([[-20.0, -16], [20, -16], [0, 4], [-16, 24], [16, 24]])

@@ -16,14 +16,13 @@ from PIL import Image
 from report_pages import FRAMES, HEIGHT, WIDTH, check_sound, page, run
 
 from jwb_dh_v1 import Clip, Result
-from jwb_dh_v1.analysis.ranking import rank
 from jwb_dh_v1.errors import PlanMismatch, SetupError
 from jwb_dh_v1.metrics.sample import Sample
-from jwb_dh_v1.report import film, report, timeline
-from jwb_dh_v1.report.charts import bars, distribution, goodness, on_radar, radar
-from jwb_dh_v1.report.figures import radar_axes, write_plots
-from jwb_dh_v1.report.plots import Mark
-from jwb_dh_v1.report.svg import PAPER, settings
+from jwb_dh_v1.report import report, timeline
+from jwb_dh_v1.report import timeline as film
+from jwb_dh_v1.report.charts import bars, distribution, goodness, on_radar, radar, radar_axes, write_plots
+from jwb_dh_v1.report.drawing import PAPER, Mark, settings
+from jwb_dh_v1.report.summary import rank
 from jwb_dh_v1.scoring.result import Row, Score, rows_table
 
 Run = tuple[Result, list[Sample]]

@@ -20,7 +20,7 @@ from jwb_dh_v1.analysis.wording import decimals, number
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.metrics.speech import word_errors
-from jwb_dh_v1.report.plots import Mark, curve_plot, frame_plot, interval_plot
+from jwb_dh_v1.report.drawing import Mark, curve_plot, frame_plot, interval_plot
 from jwb_dh_v1.report.report import write_comparison, write_report
 from jwb_dh_v1.report.tables import print_comparison, print_table
 from jwb_dh_v1.scoring.result import Row, Score, rows_table

@@ -8,14 +8,13 @@ from goldens import sample_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jwb_dh_v1.analysis.diagnosis.change_points import first_still, moment
-from jwb_dh_v1.analysis.diagnosis.clip_statistics import MEASURES, curve
+from jwb_dh_v1.analysis.diagnosis.clip_statistics import MEASURES, curve, first_still, moment
 from jwb_dh_v1.errors import NotFinite
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.quality import dynamic_degree as motion
 from jwb_dh_v1.networks import raft
+from jwb_dh_v1.report.illustrate import _marked, curve_frames
 from jwb_dh_v1.report.timeline import _lane
-from jwb_dh_v1.report.worst import _marked, curve_frames
 from jwb_dh_v1.scoring.result import Result, Row, Score
 
 SIDE, THRESHOLD = 128, 3.0  # px

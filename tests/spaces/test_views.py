@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jwb_dh_v1 import Result
-from jwb_dh_v1.report.figures import radar_svgs
+from jwb_dh_v1.report.charts import radar_svgs
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "spaces" / "demo"))
