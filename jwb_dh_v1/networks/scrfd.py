@@ -16,6 +16,7 @@ import numpy as np
 
 from jwb_dh_v1.errors import MissingPackage, SetupError
 from jwb_dh_v1.media.clip import Clip
+from jwb_dh_v1.networks.detectors.litert import greedy
 from jwb_dh_v1.networks.network import Network
 from jwb_dh_v1.networks.pool import models_of
 
@@ -160,27 +161,8 @@ def decode(outputs: list[np.ndarray], ratio: float) -> tuple[np.ndarray, np.ndar
         rows.append(np.concatenate([(centre - near) / ratio, (centre + far) / ratio, score[good]], axis=1))
         points.append((centre[:, None] + offset[good].reshape(-1, POINTS, 2) * stride) / ratio)
     boxes, marks = np.concatenate(rows).astype(np.float32), np.concatenate(points).astype(np.float32)
-    kept = suppress(boxes)
+    kept = greedy(boxes, OVERLAP)
     return boxes[kept], marks[kept]
-
-
-def suppress(boxes: np.ndarray) -> np.ndarray:
-    """Greedy non-maximum suppression at an overlap of 0.4: which rows of [n, 5] stay, best first.
-
-    As in insightface a box's far edge counts as a pixel of it, so extents are one larger; of equal scores the first
-    row goes first.
-    """
-    order = np.argsort(-boxes[:, 4], kind="stable")
-    low, high = boxes[:, :2], boxes[:, 2:4] + 1
-    area = (high - low).prod(axis=1)
-    kept = []
-    while len(order):
-        best, order = order[0], order[1:]
-        kept.append(best)
-        both = np.minimum(high[best], high[order]) - np.maximum(low[best], low[order])
-        shared = np.maximum(both, 0).prod(axis=1)
-        order = order[shared / (area[best] + area[order] - shared) <= OVERLAP]
-    return np.array(kept, int)
 
 
 NETWORK = Network("scrfd", lambda weights, device: Scrfd(weights["scrfd"], device))

@@ -46,11 +46,6 @@ class Word:
     score: float | None = None
 
 
-def load_ctranslate2(model: Path, config: Path, tokenizer: Path) -> Whisper:
-    """Whisper in fp32 of the three files of a CTranslate2 package (see `ctranslate2.whisper_network`)."""
-    return Whisper(*whisper_network(model, config, tokenizer))
-
-
 def load_tiny_en(weights: Mapping[str, Path], device: str = "cpu") -> Whisper:
     """Whisper tiny.en of the verified files `FILES`."""
     network, tokenizer = whisper_network(*(weights[name] for name in FILES))

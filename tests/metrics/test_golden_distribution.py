@@ -203,7 +203,7 @@ def test_a_wrong_pool_moves_fid(wrong, states, samples):
 def test_networks_equal_their_originals(states, models, samples, monkeypatch):
     frames = np.concatenate([samples[name].reference.frames[:1] for name in ("pan", "still")])
     torchvision_models = pytest.importorskip("torchvision.models")
-    original = torchvision_models.get(V3)(init_weights=False, transform_input=False)
+    original = torchvision_models.inception_v3(init_weights=False, transform_input=False)
     original.load_state_dict(states["inception_v3_torchvision"])
     original.fc = torch.nn.Identity()
     x = fid_file.paper_input(frames)

@@ -13,6 +13,7 @@ from jwb_dh_v1.errors import LengthMismatch, MissingPackage, NotApplicable, Setu
 from jwb_dh_v1.metrics.fidelity import csim as identity
 from jwb_dh_v1.metrics.region import Crop
 from jwb_dh_v1.networks import arcface, scrfd
+from jwb_dh_v1.networks.detectors.litert import greedy
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.report.drawing import curve_plot
 
@@ -158,13 +159,13 @@ def plain_suppression(boxes: np.ndarray) -> list[int]:
 def test_suppression() -> None:
     # 9x9 boxes count as 10x10: shifted by 4 they share 60 / 140 = 0.43 (as 9x9 it were 0.38), by 5 50 / 150.
     rows = np.array([[5.0, 0, 14, 9, 0.7], [0, 0, 9, 9, 0.9], [-4, 0, 5, 9, 0.8]])
-    np.testing.assert_array_equal(scrfd.suppress(rows), [1, 0])
-    assert scrfd.suppress(rows[:0]).shape == (0,)
+    np.testing.assert_array_equal(greedy(rows, scrfd.OVERLAP), [1, 0])
+    assert greedy(rows[:0], scrfd.OVERLAP).shape == (0,)
     rng = np.random.default_rng(0)
     for n in (1, 40, 200):
         low = rng.uniform(0, 100, (n, 2))
         boxes = np.column_stack([low, low + rng.uniform(1, 60, (n, 2)), rng.integers(50, 100, n) / 100])
-        found = scrfd.suppress(boxes)
+        found = greedy(boxes, scrfd.OVERLAP)
         assert found.tolist() == plain_suppression(boxes)
         assert n == 1 or 1 < len(found) < n
 

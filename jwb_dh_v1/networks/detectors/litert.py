@@ -126,6 +126,22 @@ def iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.asarray(shared / np.where(union > 0, union, np.inf))
 
 
+def greedy(boxes: np.ndarray, overlap: float) -> np.ndarray:
+    """Greedy non-maximum suppression: which rows of [n, 5] (x1 y1 x2 y2 score) stay, best first.
+
+    What overlaps a better box by more than `overlap` goes. As insightface and YOLOX do it, a box's far edge counts as a
+    pixel of it, so that extents are one larger; of equal scores the first row goes first.
+    """
+    order = np.argsort(-boxes[:, 4], kind="stable")
+    wider = np.concatenate([boxes[:, :2], boxes[:, 2:4] + 1], axis=1)
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        order = order[iou(wider[best], wider[order]) <= overlap]
+    return np.array(kept, int)
+
+
 def suppress(found: np.ndarray) -> np.ndarray:
     """Weighted non-maximum suppression of rows [n, 5 + 2k] (x1 y1 x2 y2 score points), best first.
 
