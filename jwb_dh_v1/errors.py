@@ -101,7 +101,7 @@ class Disturbed(SampleError):
 
 
 class NotAVideo(SampleError):
-    """The file is no video that FFmpeg knows, or it holds no video stream."""
+    """FFmpeg does not recognise the file as a video, or it holds no video stream."""
 
 
 class Truncated(SampleError):

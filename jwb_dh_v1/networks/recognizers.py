@@ -1,4 +1,4 @@
-"""Speech recognizers by name, for callers that let the user choose one; and Whisper through `faster-whisper`.
+"""Speech recognisers by name, for callers that let the user choose one; and Whisper through `faster-whisper`.
 
 Settings of the latter are those of F5-TTS's WER (SWivid/F5-TTS, `src/f5_tts/eval/utils_eval.py`): beam 5, the language
 given, and the package's defaults: no voice activity detection, each window conditioned on the last one's text. Only the
@@ -67,7 +67,7 @@ def recognizer(
         faster = FasterWhisper(model, device)
         return Recognizer(faster.name, faster.transcribe)
     if asr not in NAMES[:2]:
-        raise SetupError(f"There is no recognizer {asr!r}; there are {', '.join(NAMES)}.")
+        raise SetupError(f"There is no recogniser {asr!r}; there are {', '.join(NAMES)}.")
     place = str(NetworkPool(device=device).device)
     if asr == whisper.NAME:
         return Recognizer(asr, whisper.load_tiny_en(resolve_all(whisper.FILES, weights, other), place).transcribe)

@@ -36,7 +36,7 @@ class OnnxGraph:
 
     Raises:
         MissingPackage: `onnxruntime` is not installed (extra `dwpose`).
-        SetupError: the file is no ONNX graph.
+        SetupError: the file is not an ONNX graph.
 
     """
 

@@ -37,7 +37,7 @@ def cache_dir() -> Path:
 
 
 def cached(file: File) -> Path:
-    """Where a fetched file lies (or will lie)."""
+    """Where a fetched file is kept, whether or not it has been fetched."""
     return cache_dir() / (file.sha256[:16] or file.name) / file.filename
 
 
@@ -205,7 +205,7 @@ def fetch(
 
     Raises:
         MissingWeights: no source answered; the message lists each source with its reason.
-        TermsNotAccepted: a file stands under terms that were not accepted; the others were fetched before.
+        TermsNotAccepted: a file has terms that were not accepted; the others have been fetched.
         WrongHash: a download's content is another (nothing is kept), or a local file's is.
 
     """
