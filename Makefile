@@ -1,5 +1,6 @@
 # make demo   six stand-in systems of real people, scored under lite/1
 # make test   the tests (two at a time)      make test-all   also those of minutes      make lint   ruff and mypy
+# make pages  the metrics' modules, pages and index from the protocols' tables
 # Each does all of its own set-up, says what it does, and does nothing twice.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEMS := copy recompressed blurred frozen swapped garbled
 
-.PHONY: demo test test-all lint setup weights teaser clean
+.PHONY: demo test test-all lint pages setup weights teaser clean
 
 demo: teaser
 	@echo "== scoring six systems on three regions (resumes where it was stopped)"
@@ -26,6 +27,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+pages: setup
+	$(BIN)/python tools/pages.py
 
 setup: $(VENV)/.ready
 

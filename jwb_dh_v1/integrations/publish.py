@@ -1,4 +1,4 @@
-"""`jwb-dh publish`: fourteen metric Spaces and the demo, put together from a checkout (`publish_hub` sends them).
+"""`jwb-dh publish`: a Space per metric and the demo, put together from a checkout (`publish_hub` sends them).
 
 A Space builds its environment before its files are there: `pip` sees `requirements.txt` and nothing else (build logs in
 gradio-app/gradio#7376). A wheel beside it would not be found, and the package is on no index, so each Space carries the
@@ -19,11 +19,10 @@ from typing import Any
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.hub import check_repo_id
+from jwb_dh_v1.metrics.protocols import described
 
-METRICS = (
-    "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "aesthetic_quality",
-    "imaging_quality", "fid", "fvd", "ssim", "psnr", "e_fid", "csim", "wer", "lalm_win_rate",
-)  # fmt: skip
+JUDGED = ("lalm_win_rate",)  # in no protocol: the judge and its rubric are part of the name
+METRICS = (*described(), *JUDGED)  # those that have a page, and so a Space
 DEMO = "demo"
 NAMES = (*METRICS, DEMO)
 DEMO_REPO = "jwb-dh-v1"  # the demo's name on the Hub

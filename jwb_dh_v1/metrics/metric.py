@@ -58,6 +58,7 @@ class Metric:
             each by its own.
         unit: of the value.
         failures: what clips without a score count as, unless the run says otherwise (`metrics/policy.py`).
+        page: the metric on whose page this one is described, if it has none of its own.
 
     Raises:
         SetupError: neither a function nor a curve, or a name that is not snake case.
@@ -80,6 +81,7 @@ class Metric:
     same_boxes: bool = False
     unit: str = ""
     failures: Policy = "strict"
+    page: str = ""
 
     def __post_init__(self) -> None:
         if self.function is None and self.curve is None:

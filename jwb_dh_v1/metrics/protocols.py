@@ -140,6 +140,12 @@ PROTOCOLS: Mapping[str, Protocol] = _filled(
 )
 
 
+def described() -> list[str]:
+    """The metrics of our protocols that have a page of their own, in the order of result tables."""
+    rows = [metric for table in PROTOCOLS.values() for metric in table.metrics.values()]
+    return sorted({metric.name for metric in rows if not metric.page}, key=_place)
+
+
 def protocol(name: str | Protocol) -> Protocol:
     """The protocol that is meant: ours by its name, with or without number; another's as `package.module:TABLE`.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -16,6 +18,7 @@ from media import moving, write_mp4
 from jwb_dh_v1.analysis.reconcile import published, reconcile
 from jwb_dh_v1.cli.app import _parser
 from jwb_dh_v1.integrations.hf import CITATION
+from jwb_dh_v1.integrations.publish import METRICS as SPACES
 from jwb_dh_v1.judge.rubric import JWB_R1
 from jwb_dh_v1.metrics import PROTOCOLS
 from jwb_dh_v1.metrics.region import REGIONS
@@ -26,7 +29,7 @@ METRICS = Path(__file__).parents[2] / "metrics"
 PAGES = sorted(path.name for path in METRICS.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
 ON_SPEECH = ("wer", "lalm_win_rate")  # their references are texts, or the baseline's speech
 JUDGED = {"lalm_win_rate": f"rubric {JWB_R1.name}"}  # in no protocol: the judge and its rubric are part of the name
-ON_ANOTHER_PAGE = {"fid_clean": "fid"}
+ON_ANOTHER_PAGE = {m.name: m.page for table in PROTOCOLS.values() for m in table.metrics.values() if m.page}
 HEADINGS = [
     "Definition",
     "Formula",
@@ -71,7 +74,7 @@ def blocks(name: str, language: str) -> list[str]:
 def test_every_metric_of_every_protocol_has_a_page():
     names = {name for table in PROTOCOLS.values() for name in table.metrics}
     assert {ON_ANOTHER_PAGE.get(name, name) for name in names} | set(JUDGED) == set(PAGES)
-    assert len(PAGES) == 14
+    assert sorted(SPACES) == PAGES
     for name, page in ON_ANOTHER_PAGE.items():
         assert f"`{name}`" in text_of(page)
     index = (METRICS / "README.md").read_text(encoding="utf-8")
@@ -80,6 +83,13 @@ def test_every_metric_of_every_protocol_has_a_page():
         name: JUDGED.get(name) or ", ".join(short for short, table in PROTOCOLS.items() if name in table.metrics)
         for name in PAGES
     }
+
+
+def test_pages_are_as_make_pages_makes_them():
+    """`make pages` after a change of a table; the command is in the message."""
+    check = [sys.executable, str(METRICS.parent / "tools" / "pages.py"), "--check"]
+    run = subprocess.run(check, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -94,7 +104,8 @@ def test_header_and_headings(name):
     assert list(found) == HEADINGS
     assert all(found.values())
     assert re.sub(r"\s", "", CITATION) in re.sub(r"\s", "", found["Citation"])
-    assert found["Citation"].count("\n@") >= 2
+    made = found["Citation"] == f"```bibtex\n{CITATION.strip()}\n```\n"  # as `make pages` begins it
+    assert made or found["Citation"].count("\n@") >= 2
 
 
 @pytest.mark.parametrize("name", PAGES)

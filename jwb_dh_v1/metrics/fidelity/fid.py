@@ -189,7 +189,13 @@ def paper_frechet(sample: Sample, edges: bool) -> Mean:
 METRICS = {
     "standard": (
         set_metric("fid", fid, weights=("inception-2015",), networks="Inception 2015-12-05 (as pytorch-fid)"),
-        set_metric("fid_clean", fid_clean, weights=("inception-2015",), networks="Inception 2015-12-05 (as clean-fid)"),
+        set_metric(
+            "fid_clean",
+            fid_clean,
+            weights=("inception-2015",),
+            networks="Inception 2015-12-05 (as clean-fid)",
+            page="fid",
+        ),
     ),
     "paper": (
         Metric(
