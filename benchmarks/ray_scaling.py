@@ -61,9 +61,9 @@ def run(paths: list[Path], shard: int, ray: RayOptions | None) -> tuple[float, s
 
 def wait_for_all() -> None:
     """Have the pool give its first shard when all of its workers are ready, and start the clock then."""
-    resize, ready = ray_pool._Pool.resize, set()
+    resize, ready = ray_pool._Actors.resize, set()
 
-    def resized(self: ray_pool._Pool, waiting: bool) -> None:
+    def resized(self: ray_pool._Actors, waiting: bool) -> None:
         global begun
         resize(self, waiting)
         room = self.ray.cluster_resources().get("CPU", 0)
@@ -72,7 +72,7 @@ def wait_for_all() -> None:
             ready.add(id(self))
             begun = time.perf_counter()
 
-    ray_pool._Pool.resize = resized  # type: ignore[method-assign]
+    ray_pool._Actors.resize = resized  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from jwb_dh_v1.judge.request import prepare
 from jwb_dh_v1.judge.rubric import JWB_R1, prompt
-from jwb_dh_v1.judge.speech import prepare
 from jwb_dh_v1.media.audio import Audio
 
 GOOD = {

@@ -10,10 +10,9 @@ from collections import Counter
 import numpy as np
 
 from jwb_dh_v1.judge.log import Log, records
-from jwb_dh_v1.judge.question import Item
-from jwb_dh_v1.judge.request import Answer, CallFailed, Usage
+from jwb_dh_v1.judge.question import JudgeItem
+from jwb_dh_v1.judge.request import Answer, CallFailed, Speech, Usage
 from jwb_dh_v1.judge.run import judge
-from jwb_dh_v1.judge.speech import Speech
 from jwb_dh_v1.media.audio import Audio
 
 SYSTEM, BASELINE = "system", "baseline"
@@ -31,7 +30,7 @@ def sound(name, seconds=0.02, lufs=-30.0, silent=False):
 def pairs(count, system=SYSTEM, **more):
     for i in range(count):
         sounds = {"speech": sound(f"{system} {i}"), "baseline_speech": sound(f"{BASELINE} {i}"), **more}
-        yield Item(f"{i:04d}", f"person {i}", f"Text {i}.", "en", "general", system, BASELINE, **sounds)
+        yield JudgeItem(f"{i:04d}", f"person {i}", f"Text {i}.", "en", "general", system, BASELINE, **sounds)
 
 
 class Clock:

@@ -28,8 +28,8 @@ from scipy import stats
 from jwb_dh_v1.analysis.comparable import CROPPED, require_comparable
 from jwb_dh_v1.analysis.compare import family, few_identities
 from jwb_dh_v1.analysis.metric_comparison import (
+    ComparedRun,
     MetricComparison,
-    Run,
     compare_cell,
     corrected,
     draws_for,
@@ -283,7 +283,7 @@ def _lost(orders: Iterable[Order], cells: Sequence[MetricComparison]) -> tuple[l
     return lost, flips
 
 
-def _unexplained(runs: Sequence[Run], order: Order) -> Unexplained | None:
+def _unexplained(runs: Sequence[ComparedRun], order: Order) -> Unexplained | None:
     """1 - R**2 over the clips that two systems or more have in both; None for distances of sets and equal scores."""
     body, part = ({run.label: run.clips.get((order.metric, r)) for run in runs} for r in (WHOLE, order.region))
     rows: dict[str, list[tuple[float, float]]] = {}

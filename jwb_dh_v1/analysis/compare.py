@@ -26,8 +26,8 @@ from jwb_dh_v1.analysis.comparable import CROPPED, require_comparable
 from jwb_dh_v1.analysis.metric_comparison import (
     NOUN,
     Cell,
+    ComparedRun,
     MetricComparison,
-    Run,
     Unit,
     compare_cell,
     corrected,
@@ -171,7 +171,7 @@ class Gains:
         return f"{begin}{said} (mean r of {', '.join(title(m) for m in self.metrics)}: {numbers}{tie}{out})."
 
 
-def gains(run: Run, base: Run, cells: Sequence[MetricComparison], unit: Unit = "identity") -> Gains:
+def gains(run: ComparedRun, base: ComparedRun, cells: Sequence[MetricComparison], unit: Unit = "identity") -> Gains:
     """Compare the gains of body, face and hands; `cells` are those of the run against the baseline."""
     known = {(c.metric, c.region): c for c in cells if c.by_clip and c.region in CROPPED | {"body"}}
     names = [r for r in ORDER if any(region == r for _, region in known)]
@@ -196,7 +196,7 @@ def gains(run: Run, base: Run, cells: Sequence[MetricComparison], unit: Unit = "
                  gap if isinstance(gap, Difference) else None)  # fmt: skip
 
 
-def _by_clip(run: Run, base: Run, cell: MetricComparison) -> dict[str, float]:
+def _by_clip(run: ComparedRun, base: ComparedRun, cell: MetricComparison) -> dict[str, float]:
     """Sample id -> gain over twice the standard deviation of all scores; their mean is r."""
     scores = [r.clips[cell.metric, cell.region].value[s] for r in (run, base) for s in cell.by_clip]
     spread = float(np.std(np.array(scores, dtype=np.float64)))
@@ -299,7 +299,7 @@ def compare(
     )
 
 
-def _baseline(runs: Sequence[Run], name: str | None) -> Run:
+def _baseline(runs: Sequence[ComparedRun], name: str | None) -> ComparedRun:
     if name is None:
         return runs[0]
     for run in runs:
@@ -327,7 +327,7 @@ def _with_needed(cell: MetricComparison, difference: float | Mapping[str, float]
     )
 
 
-def _notes(cells: Sequence[MetricComparison], runs: Sequence[Run], draws: int, unit: Unit) -> list[str]:
+def _notes(cells: Sequence[MetricComparison], runs: Sequence[ComparedRun], draws: int, unit: Unit) -> list[str]:
     """What to mind: the family, few identities, clips that only one run could be scored on, metrics without a test."""
     notes = few_identities(cells, draws, unit)
     if unit == "identity" and all(smallest_p(c.difference.clusters) > ALPHA for c in cells if c.difference):

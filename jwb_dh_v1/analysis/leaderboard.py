@@ -21,7 +21,7 @@ from typing import Any
 
 from jwb_dh_v1.analysis.comparable import NOT_RECORDED, comparable, differing, labels, require_comparable
 from jwb_dh_v1.analysis.find_results import read_result, result_files
-from jwb_dh_v1.analysis.rank_aggregation import Column, Summary, standings, summary
+from jwb_dh_v1.analysis.rank_aggregation import Aggregates, Column, standings, summary
 from jwb_dh_v1.analysis.wording import (
     STAND_INS,
     decimals,
@@ -49,7 +49,7 @@ class Table:
 
     region: str
     columns: tuple[Column, ...]
-    summary: Summary
+    summary: Aggregates
 
     @property
     def order(self) -> list[int]:
@@ -92,7 +92,7 @@ class Group:
     ranked: tuple[bool, ...]
     own_weights: tuple[bool, ...]
     tables: tuple[Table, ...]
-    overall: Summary
+    overall: Aggregates
     notes: tuple[str, ...]
 
     @property
@@ -277,7 +277,7 @@ def _short(text: str) -> str:
     return re.sub(r"([0-9a-f]{12})[0-9a-f]{28,}", r"\1", printable(text, 160))
 
 
-def _tables(runs: Sequence[Result]) -> tuple[tuple[Table, ...], Summary]:
+def _tables(runs: Sequence[Result]) -> tuple[tuple[Table, ...], Aggregates]:
     scores = [score for run in runs for score in run.scores]
     ranked = [run.complete for run in runs]
     tables, every = [], []

@@ -184,7 +184,7 @@ class Clips:
     value: dict[str, float | None]
 
 
-class Run:
+class ComparedRun:
     """A result, its name among the others, its clips by cell, and the features in its folder."""
 
     def __init__(self, result: Result, label: str) -> None:
@@ -276,12 +276,14 @@ class MetricComparison:
         return "open"
 
 
-def runs_of(results: Sequence[Result]) -> list[Run]:
+def runs_of(results: Sequence[Result]) -> list[ComparedRun]:
     """The runs with a name each."""
-    return [Run(result, label) for result, label in zip(results, labels(results), strict=True)]
+    return [ComparedRun(result, label) for result, label in zip(results, labels(results), strict=True)]
 
 
-def shared(a: Run, b: Run, metrics: Sequence[str] | None = None, regions: Sequence[str] | None = None) -> list[Cell]:
+def shared(
+    a: ComparedRun, b: ComparedRun, metrics: Sequence[str] | None = None, regions: Sequence[str] | None = None
+) -> list[Cell]:
     """The cells that two runs have in common, metric by metric."""
     scores = [s for s in a.result.scores if find(b.result, s.metric, s.region)]
     wanted = [(m, r) for m in metrics_of(scores) for r in regions_of(scores) if find(a.result, m, r)]
@@ -293,7 +295,9 @@ def draws_for(tests: int) -> int:
     return max(DRAWS, 100 * tests)
 
 
-def compare_cell(a: Run, b: Run, cell: Cell, draws: int = DRAWS, unit: Unit = "identity") -> MetricComparison:
+def compare_cell(
+    a: ComparedRun, b: ComparedRun, cell: Cell, draws: int = DRAWS, unit: Unit = "identity"
+) -> MetricComparison:
     """One metric and region of run a against run b, not yet corrected."""
     ours, theirs = (run.clips.get(cell, Clips({}, {}, {})) for run in (a, b))
     score = a.result[cell]
@@ -338,7 +342,7 @@ def compare_cell(a: Run, b: Run, cell: Cell, draws: int = DRAWS, unit: Unit = "i
 
 
 def _sets(
-    a: Run, b: Run, cell: Cell, ours: Clips, theirs: Clips, draws: int
+    a: ComparedRun, b: ComparedRun, cell: Cell, ours: Clips, theirs: Clips, draws: int
 ) -> tuple[Difference | str, tuple[float | None, float | None]]:
     """Distances of sets over the identities whose clips all have features in both or in neither run."""
     uneven = ours.value.keys() ^ theirs.value.keys()

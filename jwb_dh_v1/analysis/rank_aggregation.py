@@ -99,7 +99,7 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Aggregates:
     """The aggregates of some columns; the first is the headline.
 
     Attributes:
@@ -165,7 +165,7 @@ def _ends(scores: Sequence[Score | None]) -> tuple[np.ndarray, np.ndarray]:
     return ends[0], ends[1]
 
 
-def summary(columns: Sequence[Column], ranked: Sequence[bool]) -> Summary:
+def summary(columns: Sequence[Column], ranked: Sequence[bool]) -> Aggregates:
     """The aggregates of some columns over the same systems; unranked systems have none."""
     systems = sum(ranked)
     core: list[Column] = []
@@ -207,7 +207,7 @@ def summary(columns: Sequence[Column], ranked: Sequence[bool]) -> Summary:
         agreed = tau(first, found[0][3], values, higher)
         places = tuple(ranks(values, higher))
         aggregates.append(Aggregate(name, title, says, higher, tuple(values), places, moves, agreed, why))
-    return Summary(tuple((c.metric, c.region) for c in core), tuple(left_out), lacking, tuple(aggregates))
+    return Aggregates(tuple((c.metric, c.region) for c in core), tuple(left_out), lacking, tuple(aggregates))
 
 
 def _value(column: Column, system: int) -> float | None:

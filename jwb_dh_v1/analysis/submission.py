@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Problem:
+class SubmissionProblem:
     """Something about a submission.
 
     Attributes:
@@ -76,7 +76,7 @@ NEAR = 1e-6  # relative to the value, and absolute: other processors round other
 
 def check_sets(
     result: Result, scores: Sequence[Score], rows: Mapping[Cell, Sequence[Mapping[str, object]]]
-) -> list[Problem]:
+) -> list[SubmissionProblem]:
     """Compute distances again.
 
     Args:
@@ -104,15 +104,19 @@ def check_sets(
         said = [(score, _differing(score, states[cell], rows[cell])) for score in scores
                 if (cell := (score.metric, score.region)) in states]  # fmt: skip
     except DAMAGED as error:
-        return [Problem("rows", f"its shards cannot be read: {(str(error).splitlines() or [repr(error)])[0]}")]
-    found = [Problem("tampered", f"{s.metric} on {s.region}: {text}") for s, texts in said for text in texts]
+        return [
+            SubmissionProblem("rows", f"its shards cannot be read: {(str(error).splitlines() or [repr(error)])[0]}")
+        ]
+    found = [SubmissionProblem("tampered", f"{s.metric} on {s.region}: {text}") for s, texts in said for text in texts]
     without = [score for score in scores if (score.metric, score.region) not in states]
     return found + ([_not_again(without, "its shards hold no features of them")] if without else [])
 
 
-def _not_again(scores: Sequence[Score], why: str) -> Problem:
+def _not_again(scores: Sequence[Score], why: str) -> SubmissionProblem:
     names = listed(f"{score.metric} on {score.region}" for score in scores)
-    return Problem("rows", f"not computed again, as they are distances of sets and {why}: {names}", severe=False)
+    return SubmissionProblem(
+        "rows", f"not computed again, as they are distances of sets and {why}: {names}", severe=False
+    )
 
 
 def _differing(score: Score, state: Frechet, rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -137,7 +141,7 @@ def _differing(score: Score, state: Frechet, rows: Sequence[Mapping[str, object]
 EQUAL = 1e-12  # relative: a clip of two hands holds the rounded mean of two numbers
 
 
-def check_rows(result: Result, names: Sequence[str] | None) -> list[Problem]:
+def check_rows(result: Result, names: Sequence[str] | None) -> list[SubmissionProblem]:
     """The rows against the scores: each is there once, and what can be computed from them is what stands there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -146,43 +150,49 @@ def check_rows(result: Result, names: Sequence[str] | None) -> list[Problem]:
 
     path = (result.folder or Path()) / "samples.parquet"
     if not path.is_file():
-        return [Problem("rows", "samples.parquet is missing: no score can be computed again")]
+        return [SubmissionProblem("rows", "samples.parquet is missing: no score can be computed again")]
     try:
         schema = _schema()
         table = pq.read_table(path, columns=[n for n in schema.names if n not in ("curve", "facts", "message")])
         kept = pa.schema([schema.field(name) for name in table.column_names])
         rows = table.cast(kept).to_pylist()
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        return [Problem("rows", f"samples.parquet cannot be read: {(str(error).splitlines() or [''])[0]}")]
+        return [SubmissionProblem("rows", f"samples.parquet cannot be read: {(str(error).splitlines() or [''])[0]}")]
     by_cell: dict[tuple[str, str], dict[str, dict[str, Any]]] = {cell: {} for cell in sorted(cells(result))}
     twice = 0
     for row in rows:
         cell = by_cell.setdefault((row["metric"], row["region"]), {})
         twice += row["sample_id"] in cell
         cell[row["sample_id"]] = row
-    found = [Problem("rows", f"{twice} rows stand there twice")] if twice else []
+    found = [SubmissionProblem("rows", f"{twice} rows stand there twice")] if twice else []
     if extra := by_cell.keys() - cells(result):
         found.append(
-            Problem("rows", f"there are rows of cells without a score: {listed(' on '.join(c) for c in extra)}")
+            SubmissionProblem(
+                "rows", f"there are rows of cells without a score: {listed(' on '.join(c) for c in extra)}"
+            )
         )
     ids = set(chain.from_iterable(by_cell.values()))
     if names is not None and ids != set(names):
-        found.append(Problem("data", f"{len(ids ^ set(names))} samples are in the rows or the split, not in both"))
+        found.append(
+            SubmissionProblem("data", f"{len(ids ^ set(names))} samples are in the rows or the split, not in both")
+        )
     if len({(row["sample_id"], row["identity_id"], row["sha256"]) for row in rows}) > len(ids):
-        found.append(Problem("rows", "a sample has several identities or generated files"))
+        found.append(SubmissionProblem("rows", "a sample has several identities or generated files"))
     files = Counter(sha for _, sha in {(row["sample_id"], row["sha256"]) for row in rows} if sha)
     if same := sum(count for count in files.values() if count > 1):
-        found.append(Problem("rows", f"{same} samples share their generated file with another", severe=False))
+        found.append(SubmissionProblem("rows", f"{same} samples share their generated file with another", severe=False))
     sets: list[Score] = []
     for score in result.scores:
         cell = by_cell[score.metric, score.region]
         if len(cell) != len(ids):
             found.append(
-                Problem("rows", f"{len(ids) - len(cell)} rows of {score.metric} on {score.region} are missing")
+                SubmissionProblem(
+                    "rows", f"{len(ids) - len(cell)} rows of {score.metric} on {score.region} are missing"
+                )
             )
             continue
         said, computed = _recomputed(result, score, list(cell.values()))
-        found += [Problem("tampered", f"{score.metric} on {score.region}: {text}") for text in said]
+        found += [SubmissionProblem("tampered", f"{score.metric} on {score.region}: {text}") for text in said]
         if not computed and not said and score.value is not None:
             sets.append(score)
     of = {(s.metric, s.region): [r for r in by_cell[s.metric, s.region].values() if r["status"] == "ok"] for s in sets}
@@ -283,7 +293,7 @@ def check_submission(
     split: str = "evaluation",
     revision: str | None = None,
     others: Iterable[Result] = (),
-) -> list[Problem]:
+) -> list[SubmissionProblem]:
     """Check a run's folder (`results.json`, `samples.parquet`) as others see it.
 
     Distances of sets (FID, FVD, E-FID) cannot be computed from rows: they are from the features in the run's `shards`,
@@ -306,7 +316,7 @@ def check_submission(
     try:
         result = read_result(folder)
     except SetupError as error:
-        return [Problem("schema", str(error))]
+        return [SubmissionProblem("schema", str(error))]
     names = None
     if data is not None:
         from jwb_dh_v1.dataset.load import load_dataset
@@ -318,79 +328,89 @@ def check_submission(
         expected = _fingerprint(str(data), split, revision, names)
     found = [*_check_plan(result), *_check_scores(result, samples), *_check_name(result, others)]
     if data is not None and result.plan.get("data") != expected:
-        found.append(Problem("data", f"it was scored on {result.plan.get('data')}, not on {expected}"))
+        found.append(SubmissionProblem("data", f"it was scored on {result.plan.get('data')}, not on {expected}"))
     found += _check_plan_file(result)
     return found + check_rows(result, names)
 
 
-def _check_plan(result: Result) -> list[Problem]:
+def _check_plan(result: Result) -> list[SubmissionProblem]:
     found = []
     plan, data = result.plan, str(result.plan.get("data") or "")
     if missing := [key for key in PLAN if key not in plan]:
-        found.append(Problem("plan", f"its plan lacks {', '.join(missing)}"))
+        found.append(SubmissionProblem("plan", f"its plan lacks {', '.join(missing)}"))
     if [tuple(cell) for cell in plan.get("cells") or ()] != [(s.metric, s.region) for s in result.scores]:
-        found.append(Problem("plan", "the cells of its plan are not those of its scores"))
+        found.append(SubmissionProblem("plan", "the cells of its plan are not those of its scores"))
     if not data or data.startswith("ids:"):
-        found.append(Problem("data", "it records the names of the samples at most, not what they hold; use --data"))
+        found.append(
+            SubmissionProblem("data", "it records the names of the samples at most, not what they hold; use --data")
+        )
     elif data.startswith("hub ") and not PINNED.search(data):
-        found.append(Problem("data", f"{data.partition(':')[0]} is a branch that moves; use --revision with a commit"))
+        found.append(
+            SubmissionProblem("data", f"{data.partition(':')[0]} is a branch that moves; use --revision with a commit")
+        )
     try:
         expected = expected_plan(result)
     except SetupError as error:
-        return [*found, Problem("protocol", str(error).rstrip("."))]
+        return [*found, SubmissionProblem("protocol", str(error).rstrip("."))]
     if plan.get("boxes") != expected.boxes:
-        found.append(Problem("plan", f"its boxes are {plan.get('boxes')!r}, {expected.boxes!r} go with these cells"))
+        found.append(
+            SubmissionProblem("plan", f"its boxes are {plan.get('boxes')!r}, {expected.boxes!r} go with these cells")
+        )
     return found + _check_weights(result, expected) + _check_metrics(result, expected)
 
 
-def _check_weights(result: Result, expected: Plan) -> list[Problem]:
+def _check_weights(result: Result, expected: Plan) -> list[SubmissionProblem]:
     found = []
     weights: Mapping[str, str] = result.plan.get("weights") or {}
     for name, sha in expected.weights.items():
         given = weights.get(name, "")
         if not SHA256.fullmatch(given):
-            found.append(Problem("weights", f"the sha256 of {name} is missing"))
+            found.append(SubmissionProblem("weights", f"the sha256 of {name} is missing"))
         elif given != sha:
             users = [m.name for m in expected.table.metrics.values() if name in m.weights]
             silent = [s for s in result.scores if s.metric in users and f"{name} {given[:12]}" not in s.networks]
             if silent:
-                found.append(Problem("weights", f"{name} is another file than the table's, and the scores hide it"))
-            found.append(Problem("own weights", f"{name} is the submitter's own ({given[:12]})", severe=False))
+                found.append(
+                    SubmissionProblem("weights", f"{name} is another file than the table's, and the scores hide it")
+                )
+            found.append(
+                SubmissionProblem("own weights", f"{name} is the submitter's own ({given[:12]})", severe=False)
+            )
     if unknown := sorted(set(weights) - set(expected.weights)):
-        found.append(Problem("weights", f"its scores do not need {', '.join(unknown)}", severe=False))
+        found.append(SubmissionProblem("weights", f"its scores do not need {', '.join(unknown)}", severe=False))
     return found
 
 
-def _check_metrics(result: Result, expected: Plan) -> list[Problem]:
+def _check_metrics(result: Result, expected: Plan) -> list[SubmissionProblem]:
     found = []
     for score in result.scores:
         metric, where = expected.table.metrics[score.metric], f"{score.metric} on {score.region}"
         if (score.metric, score.region) not in expected.cells:
-            found.append(Problem("protocol", f"{expected.protocol} has no {where}"))
+            found.append(SubmissionProblem("protocol", f"{expected.protocol} has no {where}"))
         ends = tuple(None if math.isinf(end) else float(end) for end in metric.range)
         facts = (score.higher_is_better, score.range, score.unit)
         if facts != (metric.higher_is_better, ends, metric.unit):
-            found.append(Problem("protocol", f"direction, range or unit of {where} are not the protocol's"))
+            found.append(SubmissionProblem("protocol", f"direction, range or unit of {where} are not the protocol's"))
         if not score.networks.startswith(metric.networks):
-            found.append(Problem("protocol", f"the networks of {where} are not the protocol's"))
+            found.append(SubmissionProblem("protocol", f"the networks of {where} are not the protocol's"))
     return found
 
 
-def _check_scores(result: Result, samples: int | None) -> list[Problem]:
+def _check_scores(result: Result, samples: int | None) -> list[SubmissionProblem]:
     found = []
     totals = {score.n + score.skipped + score.failed for score in result.scores}
     if not result.scores:
-        found.append(Problem("n", "it holds no score"))
+        found.append(SubmissionProblem("n", "it holds no score"))
     elif samples is not None and totals != {samples}:
-        found.append(Problem("n", f"the split has {samples} samples, the scores are of {listed(totals)}"))
+        found.append(SubmissionProblem("n", f"the split has {samples} samples, the scores are of {listed(totals)}"))
     elif len(totals) > 1:
-        found.append(Problem("n", f"its scores are of different numbers of samples: {listed(totals)}"))
+        found.append(SubmissionProblem("n", f"its scores are of different numbers of samples: {listed(totals)}"))
     if not result.complete:
-        found.append(Problem("complete", "more samples failed than were allowed"))
+        found.append(SubmissionProblem("complete", "more samples failed than were allowed"))
     if failed := max((score.failed for score in result.scores), default=0):
-        found.append(Problem("complete", f"up to {failed} samples failed", severe=False))
+        found.append(SubmissionProblem("complete", f"up to {failed} samples failed", severe=False))
     for score in result.scores:
-        found += [Problem("value", f"{score.metric} on {score.region}: {said}") for said in _wrong(score)]
+        found += [SubmissionProblem("value", f"{score.metric} on {score.region}: {said}") for said in _wrong(score)]
     return found
 
 
@@ -414,17 +434,17 @@ def _wrong(score: Score) -> list[str]:
     return found
 
 
-def _check_name(result: Result, others: Iterable[Result]) -> list[Problem]:
+def _check_name(result: Result, others: Iterable[Result]) -> list[SubmissionProblem]:
     found = []
     if said := unsafe_name(result.name):
-        found.append(Problem("name", f"{result.name[:MOST_NAME]!r} is no safe name: {said}"))
+        found.append(SubmissionProblem("name", f"{result.name[:MOST_NAME]!r} is no safe name: {said}"))
     for other in others:
         if _where(other) == _where(result):
             continue
         if same_name(other.name, result.name) and other.protocol == result.protocol:
-            found.append(Problem("duplicate", f"there is {other.name!r} in {other.protocol} already"))
+            found.append(SubmissionProblem("duplicate", f"there is {other.name!r} in {other.protocol} already"))
         if other.scores == result.scores and other.plan.get("data") == result.plan.get("data"):
-            found.append(Problem("duplicate", f"its scores are those of {other.name!r}"))
+            found.append(SubmissionProblem("duplicate", f"its scores are those of {other.name!r}"))
     return found
 
 
@@ -432,7 +452,7 @@ def _where(result: Result) -> Path | int:
     return result.folder.resolve() if result.folder else id(result)
 
 
-def _check_plan_file(result: Result) -> list[Problem]:
+def _check_plan_file(result: Result) -> list[SubmissionProblem]:
     path = (result.folder or Path()) / "plan.json"
     if not path.is_file() or path.stat().st_size > MOST_BYTES:
         return []
@@ -440,5 +460,9 @@ def _check_plan_file(result: Result) -> list[Problem]:
         found = json.loads(path.read_text(encoding="utf-8"))
         differing = [key for key in PLAN if found.get(key) != result.plan.get(key)]
     except (OSError, ValueError, AttributeError, RecursionError):
-        return [Problem("plan", "plan.json cannot be read")]
-    return [Problem("tampered", f"plan.json and results.json differ in {', '.join(differing)}")] if differing else []
+        return [SubmissionProblem("plan", "plan.json cannot be read")]
+    return (
+        [SubmissionProblem("tampered", f"plan.json and results.json differ in {', '.join(differing)}")]
+        if differing
+        else []
+    )

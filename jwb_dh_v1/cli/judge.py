@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace) -> int:
     from jwb_dh_v1.judge import cost
     from jwb_dh_v1.judge.backends import backend
     from jwb_dh_v1.judge.log import Log
-    from jwb_dh_v1.judge.question import Asker
+    from jwb_dh_v1.judge.question import JudgeSettings
     from jwb_dh_v1.judge.run import dry_run, judge
 
     console = Console()
@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         with Log(log, write=False) as known:
             plan = dry_run(
-                items, Asker(whom.name, whom.model, whom.settings), known, orders=orders, repeats=args.repeats,
+                items, JudgeSettings(whom.name, whom.model, whom.settings), known, orders=orders, repeats=args.repeats,
                 price=price,
             )  # fmt: skip
         dollars = "unknown: give --price IN,OUT" if plan.dollars is None else f"about ${plan.dollars:.2f}"
@@ -93,8 +93,8 @@ def _run(args: argparse.Namespace) -> int:
 def _replay(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from jwb_dh_v1.judge.backends.replay import copied, replay
     from jwb_dh_v1.judge.log import Log
-    from jwb_dh_v1.judge.replay import copied, replay
     from jwb_dh_v1.judge.run import judge
 
     items = _items(args)
@@ -179,8 +179,8 @@ def _validate(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from jwb_dh_v1.judge.ratings import read_ratings
-    from jwb_dh_v1.judge.validation import validate
+    from jwb_dh_v1.judge.people.ratings import read_ratings
+    from jwb_dh_v1.judge.people.validation import validate
 
     ratings = read_ratings(args.ratings)
     groups = _read_logs([args.log])
@@ -203,8 +203,8 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _rate(args: argparse.Namespace) -> int:
-    from jwb_dh_v1.judge.rating_page import launch, rating_page
-    from jwb_dh_v1.judge.rating_study import RatingItem
+    from jwb_dh_v1.judge.people.rating_page import launch, rating_page
+    from jwb_dh_v1.judge.people.rating_study import RatingItem
 
     items = [
         RatingItem(one.sample_id, one.text, one.system, one.baseline, one.speech.wav, one.baseline_speech.wav)

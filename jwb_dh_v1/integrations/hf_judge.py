@@ -14,15 +14,15 @@ from jwb_dh_v1.errors import SampleError
 from jwb_dh_v1.integrations.hf import CITATION, Columns, Videos
 from jwb_dh_v1.integrations.hf_inputs import InputError, each_of, listed, recording, sound_of
 from jwb_dh_v1.judge.backends import backend
+from jwb_dh_v1.judge.backends.replay import copied, replay
 from jwb_dh_v1.judge.cost import parse_price
 from jwb_dh_v1.judge.log import Log, digest
-from jwb_dh_v1.judge.question import Item
-from jwb_dh_v1.judge.replay import copied, replay
+from jwb_dh_v1.judge.question import JudgeItem
+from jwb_dh_v1.judge.request import prepare
 from jwb_dh_v1.judge.rubric import JWB_R1
 from jwb_dh_v1.judge.run import Outcome
 from jwb_dh_v1.judge.run import judge as ask
-from jwb_dh_v1.judge.speech import prepare
-from jwb_dh_v1.judge.summary import Summary, summarise
+from jwb_dh_v1.judge.summary import JudgeSummary, summarise
 from jwb_dh_v1.version import __version__
 
 INPUTS = """
@@ -54,7 +54,7 @@ Returns:
 """
 
 
-class WinRate(Videos):
+class WinRateModule(Videos):
     """How often a judge that hears finds the generated speech better than a baseline's."""
 
     metric = "lalm_win_rate"
@@ -149,7 +149,7 @@ class WinRate(Videos):
         return answer
 
 
-def _items(facts: Any, names: tuple[str, str], problems: list[str]) -> Iterator[Item]:
+def _items(facts: Any, names: tuple[str, str], problems: list[str]) -> Iterator[JudgeItem]:
     """The pairs, one decoded at a time; those that cannot be decoded become problems."""
     for ours, theirs, said, language, name, person in facts:
         try:
@@ -157,10 +157,10 @@ def _items(facts: Any, names: tuple[str, str], problems: list[str]) -> Iterator[
         except SampleError as error:
             problems.append(f"{name}: failed: {type(error).__name__}: {error}")
             continue
-        yield Item(name, person, said, language, "general", *names, *two)
+        yield JudgeItem(name, person, said, language, "general", *names, *two)
 
 
-def _told(found: Outcome, summary: Summary) -> dict[str, Any]:
+def _told(found: Outcome, summary: JudgeSummary) -> dict[str, Any]:
     """What a run found, as the module's answer."""
     (rate,) = summary.rates
     (adjusted,) = summary.adjusted.values() or (None,)

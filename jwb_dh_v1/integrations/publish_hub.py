@@ -15,7 +15,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Difference:
+class FileDifference:
     """A Space against what the Hub has: paths that are new, changed, and no longer there."""
 
     new: tuple[str, ...]
@@ -28,7 +28,7 @@ class Difference:
         return ", ".join(f"{len(paths)} {word}" for word, paths in counts.items() if paths) or "as here"
 
 
-def compare(space: Space, revision: str | None = None) -> Difference:
+def compare(space: Space, revision: str | None = None) -> FileDifference:
     """A Space against the Hub's.
 
     Raises:
@@ -42,10 +42,10 @@ def compare(space: Space, revision: str | None = None) -> Difference:
         try:
             info = HfApi(library_name="jwb-dh-v1").space_info(space.repo_id, revision=revision, files_metadata=True)
         except (RepositoryNotFoundError, RevisionNotFoundError):
-            return Difference(tuple(space.files), (), ())
+            return FileDifference(tuple(space.files), (), ())
     there = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings or ()}
     there.pop(".gitattributes", None)  # the Hub's own
-    return Difference(
+    return FileDifference(
         tuple(path for path in space.files if path not in there),
         tuple(p for p, content in space.files.items() if p in there and there[p] not in _hashes(content)),
         tuple(path for path in there if path not in space.files),

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jwb_dh_v1.errors import SetupError
-from jwb_dh_v1.judge.answer import same_model
-from jwb_dh_v1.judge.request import Prompt, Usage
+from jwb_dh_v1.judge.asking import same_model
+from jwb_dh_v1.judge.request import JudgePrompt, Usage
 
 AUDIO_TOKENS_PER_SECOND = 32  # Gemini's documented rate; others count differently, and the log holds what was counted
 BYTES_PER_TOKEN = 4  # of UTF-8: four letters of English, 1.3 Chinese characters
@@ -74,27 +74,27 @@ def parse_price(text: str) -> Price:
     return Price(numbers[0], numbers[-2], numbers[-1], "given")
 
 
-def expected(prompt: Prompt) -> Usage:
+def expected(prompt: JudgePrompt) -> Usage:
     """The tokens that one call will take, more or less."""
     return Usage(
         round(prompt.seconds * AUDIO_TOKENS_PER_SECOND), _text_tokens(prompt), out=OUT_TOKENS, thoughts=THOUGHT_TOKENS
     )
 
 
-def at_most(prompt: Prompt, settings: Mapping[str, Any]) -> Usage:
+def at_most(prompt: JudgePrompt, settings: Mapping[str, Any]) -> Usage:
     """The tokens that one call can take: every byte of text a token, audio doubled, the answer at its limit."""
     limits = [settings[name] for name in OUT_LIMITS if isinstance(settings.get(name), int)]
     size = sum(len(part.encode(errors="replace")) for part in (prompt.system, *prompt.parts) if isinstance(part, str))
     return Usage(round(2 * prompt.seconds * AUDIO_TOKENS_PER_SECOND), size, out=max(limits, default=OUT_TOKENS_AT_MOST))
 
 
-def _text_tokens(prompt: Prompt) -> int:
+def _text_tokens(prompt: JudgePrompt) -> int:
     texts = [prompt.system, *(part for part in prompt.parts if isinstance(part, str))]
     return -(-sum(len(one.encode(errors="replace")) for one in texts) // BYTES_PER_TOKEN)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a run would take; re-asks and retries are not counted.
 
     Attributes:
@@ -115,7 +115,7 @@ class Estimate:
     dollars: float | None = None
 
 
-def estimate(calls: int, seconds: float, chars: int, price: Price | None) -> Estimate:
+def estimate(calls: int, seconds: float, chars: int, price: Price | None) -> CostEstimate:
     """The estimate from totals, for plans without the recordings.
 
     Args:
@@ -131,7 +131,7 @@ def estimate(calls: int, seconds: float, chars: int, price: Price | None) -> Est
         out=calls * OUT_TOKENS,
         thoughts=calls * THOUGHT_TOKENS,
     )
-    return Estimate(calls, usage=usage, dollars=price.of(usage) if price else None)
+    return CostEstimate(calls, usage=usage, dollars=price.of(usage) if price else None)
 
 
 class Budget:

@@ -13,8 +13,8 @@ from typing import Any
 
 from jwb_dh_v1.dataset.pairs import VIDEOS
 from jwb_dh_v1.errors import DataNotFound, SampleError
-from jwb_dh_v1.judge.run import Item
-from jwb_dh_v1.judge.speech import TARGET_LUFS, Speech, prepare
+from jwb_dh_v1.judge.question import JudgeItem
+from jwb_dh_v1.judge.request import TARGET_LUFS, Speech, prepare
 from jwb_dh_v1.media.audio import Audio, decode_audio
 
 SOUNDS = (*VIDEOS, ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac")
@@ -143,7 +143,7 @@ class Items:
         """Recordings of the system; as many pairs at most."""
         return len(self._ours)
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[JudgeItem]:
         """Pairs whose sample the data has."""
         met = False
         for said in texts_of(*self._data):
@@ -157,7 +157,7 @@ class Items:
             except SampleError as error:
                 self.failures[said.sample_id] = f"{type(error).__name__}: {error}"
                 continue
-            yield Item(
+            yield JudgeItem(
                 sample_id=said.sample_id,
                 identity_id=said.identity_id,
                 text=said.text,

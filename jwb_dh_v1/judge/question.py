@@ -12,9 +12,8 @@ import numpy as np
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.judge.log import Record, digest, row_of
-from jwb_dh_v1.judge.request import Prompt
+from jwb_dh_v1.judge.request import JudgePrompt, Speech
 from jwb_dh_v1.judge.rubric import JWB_R1, Rubric, prompt
-from jwb_dh_v1.judge.speech import Speech
 from jwb_dh_v1.judge.statistics import Judgement, Order, Outcome
 from jwb_dh_v1.version import __version__
 
@@ -22,7 +21,7 @@ Orders = Literal["both", "emergent"]
 
 
 @dataclass(frozen=True)
-class Item:
+class JudgeItem:
     """One sample of a system and of the baseline.
 
     Attributes:
@@ -45,7 +44,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Asker:
+class JudgeSettings:
     """Who is asked: everything besides text and sound that can change an answer."""
 
     backend: str
@@ -58,7 +57,7 @@ class Asker:
 class Question:
     """One call to come: its prompt, and what its record will hold already (see `facts`)."""
 
-    prompt: Prompt
+    prompt: JudgePrompt
     facts: Record
 
     @property
@@ -82,7 +81,7 @@ def orders_of(sample_id: str, orders: Orders) -> tuple[Order, ...]:
     return ("baseline_first",) if np.random.default_rng(seed).random() > 0.5 else ("system_first",)
 
 
-def unfit(item: Item) -> str | None:
+def unfit(item: JudgeItem) -> str | None:
     """Why a pair cannot be judged, None if it can.
 
     Raises:
@@ -100,7 +99,7 @@ def unfit(item: Item) -> str | None:
     return None
 
 
-def rule_for(item: Item, ask_identical: bool = False) -> tuple[str, Outcome] | None:
+def rule_for(item: JudgeItem, ask_identical: bool = False) -> tuple[str, Outcome] | None:
     """The verdict that needs no judge, with the name of its rule.
 
     `no_speech`: nothing is to be heard of the system, a loss. `same_audio`: both recordings are the same to the last
@@ -113,7 +112,7 @@ def rule_for(item: Item, ask_identical: bool = False) -> tuple[str, Outcome] | N
     return None
 
 
-def facts(item: Item, order: Order, repeat: int, asker: Asker) -> Record:
+def facts(item: JudgeItem, order: Order, repeat: int, asker: JudgeSettings) -> Record:
     """What a record holds before the answer; lists of two are in the order in which the recordings are heard.
 
     Fields: key, backend, model, settings, rubric {name, sha256}; system, baseline, sample_id, identity_id, order,
@@ -150,7 +149,7 @@ def facts(item: Item, order: Order, repeat: int, asker: Asker) -> Record:
     }
 
 
-def questions(item: Item, asker: Asker, orders: Orders, repeats: int) -> Iterator[Question]:
+def questions(item: JudgeItem, asker: JudgeSettings, orders: Orders, repeats: int) -> Iterator[Question]:
     """All questions about a pair that needs a judge, repeats outside, orders inside."""
     for repeat in range(repeats):
         for order in orders_of(item.sample_id, orders):
@@ -161,7 +160,9 @@ def questions(item: Item, asker: Asker, orders: Orders, repeats: int) -> Iterato
             yield Question(prompt(item.text, item.language, item.category, first, second, asker.rubric), known)
 
 
-def rule_records(item: Item, asker: Asker, orders: Orders, name: str, outcome: Outcome) -> Iterator[Record]:
+def rule_records(
+    item: JudgeItem, asker: JudgeSettings, orders: Orders, name: str, outcome: Outcome
+) -> Iterator[Record]:
     """Records of a verdict by rule: one per order, so that it weighs as a judged pair does."""
     for order in orders_of(item.sample_id, orders):
         known = facts(item, order, 0, asker)

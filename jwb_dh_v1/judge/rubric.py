@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from jwb_dh_v1.judge.request import Prompt
-from jwb_dh_v1.judge.speech import Speech
+from jwb_dh_v1.judge.request import JudgePrompt, Speech
 
 GENERAL = "general"
 LOWEST, HIGHEST = 0, 3
@@ -157,7 +156,7 @@ def prompt(
     audio_1: Speech,
     audio_2: Speech,
     rubric: Rubric = JWB_R1,
-) -> Prompt:
+) -> JudgePrompt:
     """The question about two recordings of one text.
 
     Args:
@@ -173,7 +172,7 @@ def prompt(
     instructions = rubric.instructions.format(
         text=quoted(text), language=quoted(language) if language else "not given", category=kind
     )
-    return Prompt(
+    return JudgePrompt(
         system=rubric.role,
         parts=(instructions, audio_1.wav, rubric.bridge, audio_2.wav),
         schema=rubric.schema,
@@ -181,6 +180,6 @@ def prompt(
     )
 
 
-def reask(first: Prompt, problem: str, rubric: Rubric = JWB_R1) -> Prompt:
+def reask(first: JudgePrompt, problem: str, rubric: Rubric = JWB_R1) -> JudgePrompt:
     """The same question once more, with what was wrong with the answer and the request for JSON only."""
     return replace(first, parts=(*first.parts, rubric.reask.format(problem=quoted(problem))))

@@ -12,15 +12,25 @@ from threading import Event
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.judge import cost
-from jwb_dh_v1.judge.asking import CallOutcome, Gate, JudgeClient, RetryPolicy, check_served
-from jwb_dh_v1.judge.cost import Budget, Estimate, Price
+from jwb_dh_v1.judge.asking import CallLimiter, CallOutcome, JudgeClient, RetryPolicy, check_served
+from jwb_dh_v1.judge.cost import Budget, CostEstimate, Price
 from jwb_dh_v1.judge.log import Log, Record
-from jwb_dh_v1.judge.question import Asker, Item, Judged, Orders, Question, questions, rule_for, rule_records, unfit
+from jwb_dh_v1.judge.question import (
+    Judged,
+    JudgeItem,
+    JudgeSettings,
+    Orders,
+    Question,
+    questions,
+    rule_for,
+    rule_records,
+    unfit,
+)
 from jwb_dh_v1.judge.request import Backend, Usage
 from jwb_dh_v1.judge.rubric import JWB_R1, Rubric
 from jwb_dh_v1.judge.statistics import Judgement
 
-__all__ = ["Item", "Outcome", "dry_run", "judge"]
+__all__ = ["JudgeItem", "Outcome", "dry_run", "judge"]
 
 SAME = "same"
 MAX_WAIT = 120.0
@@ -57,7 +67,7 @@ class Outcome(Judged):
 
 
 def judge(
-    items: Iterable[Item],
+    items: Iterable[JudgeItem],
     backend: Backend,
     log: Log,
     *,
@@ -110,10 +120,10 @@ def judge(
     if repeats < 1 or concurrency < 1 or retries < 0 or not max_wait >= 0:
         raise SetupError("repeats and concurrency must be 1 or more, retries and max_wait 0 or more.")
     stopping = Event()
-    gate = Gate(clock, sleep or stopping.wait)
+    gate = CallLimiter(clock, sleep or stopping.wait)
     manners = RetryPolicy(retries, max_wait, serve_check is not None, None if serve_check == SAME else serve_check)
     budget = Budget(max_cost, price or cost.price_of(backend.name, backend.model))
-    asker = Asker(backend.name, backend.model, backend.settings, rubric)
+    asker = JudgeSettings(backend.name, backend.model, backend.settings, rubric)
     with ThreadPoolExecutor(concurrency, "judge") as pool:
         desk = _Desk(
             JudgeClient(backend, log, rubric, manners, gate, stopping), asker, budget, pool, concurrency, on_pair
@@ -158,7 +168,7 @@ class _Desk:
     def __init__(
         self,
         interview: JudgeClient,
-        asker: Asker,
+        asker: JudgeSettings,
         budget: Budget,
         pool: ThreadPoolExecutor,
         concurrency: int,
@@ -178,7 +188,7 @@ class _Desk:
         self.reached = False
         self.misses = 0
 
-    def take(self, number: int, item: Item, orders: Orders, repeats: int, ask_identical: bool) -> None:
+    def take(self, number: int, item: JudgeItem, orders: Orders, repeats: int, ask_identical: bool) -> None:
         """Put one pair's questions."""
         reason = unfit(item)
         if reason:
@@ -297,15 +307,15 @@ def _now() -> str:
 
 
 def dry_run(
-    items: Iterable[Item],
-    asker: Asker,
+    items: Iterable[JudgeItem],
+    asker: JudgeSettings,
     log: Log | None = None,
     *,
     orders: Orders = "both",
     repeats: int = 1,
     price: Price | None = None,
     ask_identical: bool = False,
-) -> Estimate:
+) -> CostEstimate:
     """What `judge` would take, without a call or a key.
 
     Args:
@@ -334,4 +344,4 @@ def dry_run(
             seen.add(question.key)
             calls += 1
             usage += cost.expected(question.prompt)
-    return Estimate(calls, reused, by_rule, skipped, usage, price.of(usage) if price else None)
+    return CostEstimate(calls, reused, by_rule, skipped, usage, price.of(usage) if price else None)

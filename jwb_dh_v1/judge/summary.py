@@ -20,8 +20,17 @@ from jwb_dh_v1.judge.diagnosis import (
     swap_consistency,
 )
 from jwb_dh_v1.judge.question import Judged
-from jwb_dh_v1.judge.rating_models import AdjustedRate, BradleyTerry, adjusted_win_rate, bradley_terry
-from jwb_dh_v1.judge.statistics import Comparison, Failures, WinRate, compare, win_rate
+from jwb_dh_v1.judge.statistics import (
+    AdjustedRate,
+    BradleyTerry,
+    Failures,
+    RateComparison,
+    WinRate,
+    adjusted_win_rate,
+    bradley_terry,
+    compare,
+    win_rate,
+)
 from jwb_dh_v1.stats.estimate import Estimate
 from jwb_dh_v1.stats.significance import holm
 
@@ -33,7 +42,7 @@ ADJUSTED_SHIFT = 0.1  # AlpacaEval's threshold for a shift worth a warning
 
 
 @dataclass(frozen=True)
-class Summary:
+class JudgeSummary:
     """What one judge's answers say, and how far to trust them.
 
     Attributes:
@@ -56,7 +65,7 @@ class Summary:
     served: dict[str, int]
     rates: tuple[WinRate, ...]
     adjusted: dict[str, AdjustedRate]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[RateComparison, ...]
     holm: tuple[float, ...]
     ratings: BradleyTerry | None
     position: PositionBias | None
@@ -72,7 +81,7 @@ class Summary:
 
 def summarise(
     who: tuple[str, str, str, str], found: Judged, failures: Failures = "drop", anchor: str | None = None
-) -> Summary:
+) -> JudgeSummary:
     """The statistics of one judge.
 
     Args:
@@ -126,7 +135,7 @@ def summarise(
             f"The judge prefers a position (p = {position.p_value:.2g}): with both orders the shift cancels, but rates "
             "are pulled towards one half."
         )
-    return Summary(
+    return JudgeSummary(
         backend,
         model,
         rubric,
@@ -154,7 +163,7 @@ def _try(make: Callable[[], T], remarks: list[str], what: str) -> T | None:
         return None
 
 
-def _comparisons(found: Judged, systems: Sequence[str], failures: Failures) -> list[Comparison]:
+def _comparisons(found: Judged, systems: Sequence[str], failures: Failures) -> list[RateComparison]:
     made = []
     for a, b in combinations(systems, 2):
         try:
@@ -169,7 +178,7 @@ def said(one: Estimate | None) -> str:
     return "–" if one is None else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
-def print_summary(summary: Summary, console: Console) -> None:
+def print_summary(summary: JudgeSummary, console: Console) -> None:
     """Tables of win rates, comparisons, ratings and the judge's own reliability."""
     from rich.table import Table
 

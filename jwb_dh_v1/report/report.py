@@ -36,7 +36,7 @@ from jwb_dh_v1.report import timeline
 from jwb_dh_v1.report.charts import RIGHT, distribution_svg, radar_axes, radar_svgs
 from jwb_dh_v1.report.drawing import Mark, interval_plot
 from jwb_dh_v1.report.illustrate import Cell, Strip, draw_curves, illustrate, sheet_tasks, worst_cells, worst_tasks
-from jwb_dh_v1.report.summary import Summary, aligned, rank
+from jwb_dh_v1.report.summary import RunSummary, aligned, rank
 from jwb_dh_v1.report.tables import check_comparable, remarks
 from jwb_dh_v1.report.timeline import Player, Word
 from jwb_dh_v1.scoring.result import Result, Score
@@ -78,7 +78,7 @@ def write_report(
         words: by sample, the words of the real clip with their times (`timeline.words_of`).
 
     """
-    summary = Summary.of(result)
+    summary = RunSummary.of(result)
     regions = regions_of(result.scores)
     lines = []
     for metric in metrics_of(result.scores):
@@ -123,7 +123,7 @@ def write_comparison(results: Sequence[Result], path: Path) -> None:
     """
     differences = check_comparable(results)
     scores = [score for result in results for score in result.scores]
-    summaries = [Summary.of(result) for result in results]
+    summaries = [RunSummary.of(result) for result in results]
     lines, plots = [], []
     for metric in metrics_of(scores):
         marks: list[Mark] = []
@@ -167,7 +167,7 @@ def _own_report(result: Result, path: Path) -> str | None:
     return quote(Path(relative).as_posix())
 
 
-def _drawn(line: _Line, summary: Summary) -> tuple[str, Score, str]:
+def _drawn(line: _Line, summary: RunSummary) -> tuple[str, Score, str]:
     """The panels of one metric: its scores, and below how its clips are spread."""
     marks = [
         Mark("", s.region, s.value, number(s.value, line.digits), s.ci95, summary.points.get((s.metric, s.region), ()))

@@ -113,7 +113,7 @@ def _lacks(struck: Sequence[tuple[str, str]], scores: Sequence[Score]) -> str:
 
 
 @dataclass
-class Summary:
+class RunSummary:
     """What one pass over the rows collects."""
 
     samples: set[str] = field(default_factory=set)
@@ -122,7 +122,7 @@ class Summary:
     heard: list[tuple[Row, dict[str, Any]]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, result: Result) -> Summary:
+    def of(cls, result: Result) -> RunSummary:
         """Go over the rows of a result."""
         summary = cls()
         for row in result.rows() if result.samples is not None else ():

@@ -130,7 +130,7 @@ def in_ray(
         WorkersLost: shards lost all their workers.
 
     """
-    pool = _Pool(ray, plan, paths, device, options)
+    pool = _Actors(ray, plan, paths, device, options)
     source = iter(shards)
     again: deque[_Task] = deque()
     lost: list[_Task] = []
@@ -183,7 +183,7 @@ def _next(source: Iterator[tuple[int, Iterable[Sample]]]) -> _Task | None:
 
 
 @dataclass
-class _Pool:
+class _Actors:
     """The actors of a run, by what they do: starting, idle or scoring a shard."""
 
     ray: Any

@@ -3,5 +3,5 @@
 import jwb_dh_v1.integrations.hf_judge as hf
 
 
-class LALMWinRate(hf.WinRate):
+class LALMWinRate(hf.WinRateModule):
     """Win rate before a judge that hears."""

@@ -15,7 +15,7 @@ from uploads import SOUNDS, Refused, check_sound
 from jwb_dh_v1.analysis.wording import printable
 from jwb_dh_v1.dataset.pairs import VIDEOS
 from jwb_dh_v1.errors import MissingPackage, MissingWeights, NotApplicable
-from jwb_dh_v1.judge.speech import TARGET_LUFS, prepare
+from jwb_dh_v1.judge.request import TARGET_LUFS, prepare
 from jwb_dh_v1.media.audio import Audio, decode_audio
 from jwb_dh_v1.media.probe import open_container
 from jwb_dh_v1.metrics.speech import word_errors

@@ -115,14 +115,14 @@ def _ask(ours: Path, theirs: Path, text: str, provider: str, model: str, key: st
     from jwb_dh_v1.judge.backends import backend
     from jwb_dh_v1.judge.cost import price_of
     from jwb_dh_v1.judge.log import Log, records
-    from jwb_dh_v1.judge.question import Item
-    from jwb_dh_v1.judge.speech import prepare
+    from jwb_dh_v1.judge.question import JudgeItem
+    from jwb_dh_v1.judge.request import prepare
 
     address = base_url or (OPENAI if provider == "openai" else None)
     asked = Polite(backend(provider, model or None, api_key=key, base_url=address, timeout_s=60.0))
     try:
         two = [prepare(heard(path)) for path in (ours, theirs)]
-        item = Item("clip", "clip", text, "en", "general", "generated", "baseline", *two)
+        item = JudgeItem("clip", "clip", text, "en", "general", "generated", "baseline", *two)
         with workplace() as folder:
             log = Log(folder / "judge.jsonl")
             try:

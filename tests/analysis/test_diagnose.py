@@ -12,7 +12,7 @@ import pytest
 from made_diagnoses import GOLDEN, SYSTEMS, told
 from rich.console import Console
 
-from jwb_dh_v1.analysis.diagnosis.clip_statistics import SETS, Run, usual
+from jwb_dh_v1.analysis.diagnosis.clip_statistics import SETS, DiagnosedRun, usual
 from jwb_dh_v1.analysis.diagnosis.diagnose import diagnose, diagnose_published
 from jwb_dh_v1.analysis.diagnosis.failure_rules import PUBLISHED, RULES, TEASER
 from jwb_dh_v1.report.tables import print_diagnosis, print_published
@@ -75,7 +75,7 @@ def test_a_rule_is_judged_or_says_what_it_needs(golden: dict[str, Result], syste
 
 
 def test_the_teasers_range_is_that_of_the_stored_runs(golden: dict[str, Result]) -> None:
-    copy, coded = Run(golden["copy"]), Run(golden["recompressed"])
+    copy, coded = DiagnosedRun(golden["copy"]), DiagnosedRun(golden["recompressed"])
     for (measure, region), (low, high) in TEASER.items():
         if measure in SETS:
             found = coded.measure(measure, region)

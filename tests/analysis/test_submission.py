@@ -24,7 +24,7 @@ from made_runs import (
 from jwb_dh_v1 import Result
 from jwb_dh_v1.analysis.find_results import read_result
 from jwb_dh_v1.analysis.leaderboard import leaderboard, to_html
-from jwb_dh_v1.analysis.submission import Problem, check_submission, same_name, unsafe_name
+from jwb_dh_v1.analysis.submission import SubmissionProblem, check_submission, same_name, unsafe_name
 from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.scoring.result import Row, parquet_bytes, rows_table
 
@@ -115,7 +115,7 @@ def test_two_systems_of_one_name_have_two_rows(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- submissions
 
 
-def severe(problems: Sequence[Problem]) -> set[str]:
+def severe(problems: Sequence[SubmissionProblem]) -> set[str]:
     return {problem.rule for problem in problems if problem.severe}
 
 

@@ -15,7 +15,7 @@ from made_runs import made, written
 from test_paired_sets import FVD, feature_states
 
 from jwb_dh_v1 import Result
-from jwb_dh_v1.analysis.submission import Problem, check_submission
+from jwb_dh_v1.analysis.submission import SubmissionProblem, check_submission
 
 PEOPLE = ["p", "p", "q", "r", "s", "s"]
 SHARD = Path("shards") / "000000.npz"
@@ -30,7 +30,7 @@ def handed_in(folder: Path, shift: float = 0.2, width: int = 400, **score: Any) 
     return run
 
 
-def about_sets(folder: Path) -> list[Problem]:
+def about_sets(folder: Path) -> list[SubmissionProblem]:
     return [p for p in check_submission(folder) if p.rule in ("rows", "tampered")]
 
 

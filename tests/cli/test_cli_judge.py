@@ -199,7 +199,7 @@ def test_replay_and_stats_need_no_server(tmp_path, small, capsys):
 
 def test_validate_with_people(tmp_path, small, capsys):
     """People who agree with the server's rule but once: the agreement is known in advance."""
-    from jwb_dh_v1.judge.ratings import Rating, write_ratings
+    from jwb_dh_v1.judge.people.ratings import Rating, write_ratings
 
     with JudgeServer(key=KEY) as server:
         assert main(arguments(server, small, tmp_path / "out")) == 0

@@ -10,9 +10,9 @@ from scipy import stats
 from test_judge_statistics import OUTCOMES, judged
 
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.judge.ratings import Rating
+from jwb_dh_v1.judge.people.ratings import Rating
+from jwb_dh_v1.judge.people.validation import validate
 from jwb_dh_v1.judge.statistics import Judgement
-from jwb_dh_v1.judge.validation import validate
 from jwb_dh_v1.stats.agreement import (
     KINDS,
     agreement,

@@ -7,10 +7,9 @@ from judge_material import GOOD, question, sine
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.judge import cost
-from jwb_dh_v1.judge.answer import read, same_model
-from jwb_dh_v1.judge.request import Answer, Usage
+from jwb_dh_v1.judge.asking import read, same_model
+from jwb_dh_v1.judge.request import Answer, Usage, prepare
 from jwb_dh_v1.judge.rubric import prompt
-from jwb_dh_v1.judge.speech import prepare
 
 # --- answers ---------------------------------------------------------------------------------------------------------
 

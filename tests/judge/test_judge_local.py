@@ -11,14 +11,14 @@ from judge_wires import tone, wav
 
 from jwb_dh_v1.errors import JudgeUnavailable, SetupError
 from jwb_dh_v1.judge.backends import backend
-from jwb_dh_v1.judge.request import CallFailed, Prompt
+from jwb_dh_v1.judge.request import CallFailed, JudgePrompt
 from jwb_dh_v1.judge.rubric import SCHEMA
 
 DARK, BRIGHT = tone(300), tone(3000)
 
 
 def prompt(first=DARK, second=BRIGHT, text="Compare."):
-    return Prompt("You judge.", (text, first, "And now", second), SCHEMA, 0.5)
+    return JudgePrompt("You judge.", (text, first, "And now", second), SCHEMA, 0.5)
 
 
 def failure(ask, *arguments):

@@ -18,8 +18,7 @@ from jwb_dh_v1.judge.diagnosis import (
     same_family_warning,
     swap_consistency,
 )
-from jwb_dh_v1.judge.rating_models import adjusted_win_rate, bradley_terry
-from jwb_dh_v1.judge.statistics import Judgement, pairs_of, win_rate
+from jwb_dh_v1.judge.statistics import Judgement, adjusted_win_rate, bradley_terry, pairs_of, win_rate
 
 # --- Bradley-Terry ---------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ import pytest
 from judge_material import GOOD, question, sine
 
 from jwb_dh_v1.errors import BadAudio
+from jwb_dh_v1.judge.request import prepare
 from jwb_dh_v1.judge.rubric import JWB_R1, Rubric, quoted, reask
-from jwb_dh_v1.judge.speech import prepare
 from jwb_dh_v1.media.audio import Audio
 
 # --- rubric ----------------------------------------------------------------------------------------------------------

@@ -15,10 +15,9 @@ from simulated_judge import BASELINE, SYSTEM, SimulatedJudge, lines, pairs, run,
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.judge.diagnosis import contradictions, identical_control, position_bias, swap_consistency
-from jwb_dh_v1.judge.question import Item, judged, orders_of
-from jwb_dh_v1.judge.request import Usage
+from jwb_dh_v1.judge.question import JudgeItem, judged, orders_of
+from jwb_dh_v1.judge.request import Usage, prepare
 from jwb_dh_v1.judge.rubric import JWB_R1
-from jwb_dh_v1.judge.speech import prepare
 from jwb_dh_v1.judge.statistics import win_rate
 from jwb_dh_v1.media.audio import Audio
 
@@ -149,7 +148,7 @@ def test_rules_need_no_call(tmp_path):
 
 
 def test_a_text_is_needed(tmp_path):
-    item = Item("s", "p", "  ", "en", "general", "a", "b", sound("a"), sound("b"))
+    item = JudgeItem("s", "p", "  ", "en", "general", "a", "b", sound("a"), sound("b"))
     assert run([item], SimulatedJudge(), tmp_path / "log").skipped == [("s", "no text")]
 
 
@@ -253,9 +252,9 @@ def test_anything_that_can_change_an_answer_is_another_question(tmp_path):
         baseline_speech=sound(f"{BASELINE} 0"),
     )
     assert asked() == 2 and asked() == 0
-    assert asked(Item(**{**base, "identity_id": "other", "sample_id": "other"})) == 0
+    assert asked(JudgeItem(**{**base, "identity_id": "other", "sample_id": "other"})) == 0
     for change in ({"text": "Text 1."}, {"language": "de"}, {"category": "news"}, {"speech": sound("other")}):
-        assert asked(Item(**{**base, **change})) == 2
+        assert asked(JudgeItem(**{**base, **change})) == 2
     assert asked(model="sim-2") == 2 and asked(settings={"temperature": 1}) == 2
     assert asked(rubric=replace(JWB_R1, role="You are kind.")) == 2
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from jwb_dh_v1.judge.ratings import COLUMNS, read_ratings
+from jwb_dh_v1.judge.people.ratings import COLUMNS, read_ratings
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
 SERVER = """
 import sys
 from rating_items import items_of
-from jwb_dh_v1.judge.rating_page import launch, rating_page
+from jwb_dh_v1.judge.people.rating_page import launch, rating_page
 page = rating_page(items_of(3), sys.argv[1], seed=2, checks=1, raters=["r1", "r2"])
 print(launch(page, block=False), flush=True)
 page.block_thread()

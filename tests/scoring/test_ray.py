@@ -104,7 +104,7 @@ def nodes():
 def watched(monkeypatch):
     """What the pool did: (number of a shard, whether its result came) in order, and all actors that got one."""
     seen, actors = [], set()
-    finished, give = ray_pool._Pool.finished, ray_pool._Pool.give
+    finished, give = ray_pool._Actors.finished, ray_pool._Actors.give
 
     def spy(self):
         for task, content in finished(self):
@@ -117,8 +117,8 @@ def watched(monkeypatch):
         actors.add(self.idle[-1]._actor_id)
         give(self, task)
 
-    monkeypatch.setattr(ray_pool._Pool, "finished", spy)
-    monkeypatch.setattr(ray_pool._Pool, "give", note)
+    monkeypatch.setattr(ray_pool._Actors, "finished", spy)
+    monkeypatch.setattr(ray_pool._Actors, "give", note)
     return seen, actors
 
 
@@ -323,9 +323,9 @@ def test_workers_placed_on_a_lost_node_do_not_count(folders, whole, nodes, tmp_p
     """Ray takes a lost node for alive for some ten seconds and places workers there: "never ran", three at a time."""
     cluster, _ = nodes
     third = cluster.add_node(num_cpus=8)
-    failed, end = [], ray_pool._Pool._end
+    failed, end = [], ray_pool._Actors._end
     monkeypatch.setattr(
-        ray_pool._Pool, "_end", lambda self, actor: (failed.append(sys.exc_info()[1]), end(self, actor))
+        ray_pool._Actors, "_end", lambda self, actor: (failed.append(sys.exc_info()[1]), end(self, actor))
     )
     cluster.remove_node(third, allow_graceful=False)
     out = tmp_path / "run"

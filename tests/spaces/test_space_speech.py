@@ -83,7 +83,7 @@ def visitor(server: Server) -> Visitor:
 
 
 def test_the_baselines_words_are_the_cores(visitor: Visitor, real: dict[str, Any], whisper: Any) -> None:  # noqa: F811
-    from jwb_dh_v1.judge.speech import prepare
+    from jwb_dh_v1.judge.request import prepare
     from jwb_dh_v1.media.audio import decode_audio
     from jwb_dh_v1.metrics.speech import word_errors
 

@@ -247,7 +247,7 @@ def mean(
     return Measured(float(values.mean()), low, high, len(values), by_clip)
 
 
-class Run:
+class DiagnosedRun:
     """A result by clip; measures are made once."""
 
     def __init__(self, result: Result) -> None:
@@ -293,7 +293,7 @@ def clip_value(rows: Rows, name: str, region: str) -> float | None:
     return MEASURES[name].of(rows, region) if name in MEASURES else value(rows, name, region)
 
 
-def usual(run: Run, name: str, region: str) -> tuple[float, float] | str:
+def usual(run: DiagnosedRun, name: str, region: str) -> tuple[float, float] | str:
     """What is usual in a run, lowest and highest: of its clips the 5 % and 95 % quantiles, the outer neighbours taken.
 
     Distances of sets and the dynamic degree (0 or 1 for a clip) have their score's interval instead. Or what is needed.

@@ -24,10 +24,10 @@ import numpy as np
 from jwb_dh_v1.analysis.comparable import labels, require_comparable
 from jwb_dh_v1.analysis.diagnosis.clip_statistics import (
     SETS,
+    DiagnosedRun,
     Measured,
     Moment,
     Rows,
-    Run,
     clip_value,
     first_still,
     metric_of,
@@ -202,7 +202,7 @@ def diagnose(
 
     """
     notes = require_comparable([result, against]) if against else []
-    run, other = Run(result), Run(against) if against else None
+    run, other = DiagnosedRun(result), DiagnosedRun(against) if against else None
     given = Measured(win_rate.value, win_rate.low, win_rate.high, win_rate.n) if win_rate else None
     bounds = _Bounds(run, other, labels([result, against])[1] if against else "")
     found: list[Finding] = []
@@ -227,7 +227,7 @@ def diagnose(
 class _Bounds:
     """What is usual, by measure and region, and where it was read."""
 
-    def __init__(self, run: Run, other: Run | None, label: str) -> None:
+    def __init__(self, run: DiagnosedRun, other: DiagnosedRun | None, label: str) -> None:
         self.other, self.label, self.lite = other, label, run.protocol.startswith("lite/")
         teaser = "the teaser's real clips" if self.lite else ""
         self.source = f"the clips of {label}" if other else teaser or "nothing: only bounds that need no other run"
@@ -251,7 +251,7 @@ class _Bounds:
 
 
 def _judge(
-    rule: Rule, run: Run, bounds: _Bounds, win_rate: Measured | None, fps: float | Mapping[str, float] | None
+    rule: Rule, run: DiagnosedRun, bounds: _Bounds, win_rate: Measured | None, fps: float | Mapping[str, float] | None
 ) -> Finding | str | None:
     """The finding of a rule, what it needs, or None where it does not hold."""
     evidence: list[Evidence] = []
@@ -285,7 +285,7 @@ def _judge(
                    tuple(evidence), clips, possible, tuple(missing))  # fmt: skip
 
 
-def _needs(rule: Rule, run: Run, bounds: _Bounds, win_rate: Measured | None) -> str:
+def _needs(rule: Rule, run: DiagnosedRun, bounds: _Bounds, win_rate: Measured | None) -> str:
     """Everything that a rule lacks."""
     lacking: list[str] = []
     for c in rule.conditions:
@@ -314,7 +314,7 @@ def evidence_of(condition: Condition, measured: Measured, bound: float, why: str
 
 
 def _clips(
-    rule: Rule, run: Run, used: Sequence[tuple[Condition, float]], fps: float | Mapping[str, float] | None
+    rule: Rule, run: DiagnosedRun, used: Sequence[tuple[Condition, float]], fps: float | Mapping[str, float] | None
 ) -> tuple[tuple[ClipFinding, ...], int]:
     """Clips that show a rule, worst first, and how many could have shown it."""
     alone = [(c, b) for c, b in used if c.measure not in SETS and c.measure != WIN_RATE]
@@ -337,7 +337,11 @@ def _clips(
 
 
 def _moment(
-    rule: Rule, run: Run, sample: str, used: Sequence[tuple[Condition, float]], fps: float | Mapping[str, float] | None
+    rule: Rule,
+    run: DiagnosedRun,
+    sample: str,
+    used: Sequence[tuple[Condition, float]],
+    fps: float | Mapping[str, float] | None,
 ) -> Moment | None:
     if rule.moment is None:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 
 from jwb_dh_v1.errors import JudgeUnavailable, MissingPackage, SetupError
 from jwb_dh_v1.judge.backends.wire import Secret, address, broken_connection, refusal, waiting_time
-from jwb_dh_v1.judge.request import Answer, CallFailed, Finish, Prompt, Usage
+from jwb_dh_v1.judge.request import Answer, CallFailed, Finish, JudgePrompt, Usage
 
 KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")  # the SDK's own order
 KEY_NAMES = "GEMINI_API_KEY or GOOGLE_API_KEY"
@@ -97,7 +97,7 @@ class Gemini:
             http_options={"base_url": address(base_url), "api_version": api_version, "timeout": round(timeout_s * 1e3)},
         )
 
-    def ask(self, prompt: Prompt) -> Answer:
+    def ask(self, prompt: JudgePrompt) -> Answer:
         """One call; see `Backend.ask`. A prompt that is over `inline_limit` fails unsent, for good."""
         size = request_size(prompt)
         if size > self._inline_limit:
@@ -121,7 +121,7 @@ class Gemini:
         """Close the connections."""
         self._client.close()
 
-    def _config(self, prompt: Prompt) -> Any:
+    def _config(self, prompt: JudgePrompt) -> Any:
         from google.genai import types
 
         return types.GenerateContentConfig.model_validate(
@@ -152,7 +152,7 @@ class Gemini:
         return refusal(code, said, model=self.model, after=_after(notes, error.response), keys=KEY_NAMES)
 
 
-def request_size(prompt: Prompt) -> int:
+def request_size(prompt: JudgePrompt) -> int:
     """Bytes of the request's body: texts as they are, sounds in base64 (4 for 3), and 4 kB for the rest."""
     texts = [prompt.system, str(prompt.schema), *(part for part in prompt.parts if isinstance(part, str))]
     sounds = (4 * ((len(part) + 2) // 3) for part in prompt.parts if isinstance(part, bytes))
@@ -195,7 +195,7 @@ def _word(value: Any) -> str:
     return str(getattr(value, "value", value))
 
 
-def _contents(prompt: Prompt) -> Any:
+def _contents(prompt: JudgePrompt) -> Any:
     from google.genai import types
 
     parts = [

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jwb_dh_v1.errors import JudgeUnavailable, SetupError
-from jwb_dh_v1.judge.request import Answer, CallFailed, Finish, Prompt, Usage
+from jwb_dh_v1.judge.request import Answer, CallFailed, Finish, JudgePrompt, Usage
 
 CLASSES = {  # by config.model_type; of the omni models only the part that hears and writes
     "qwen2_audio": "Qwen2AudioForConditionalGeneration",
@@ -92,7 +92,7 @@ class LocalModel:
             "transformers": transformers.__version__,
         }
 
-    def ask(self, prompt: Prompt) -> Answer:
+    def ask(self, prompt: JudgePrompt) -> Answer:
         """One answer; see `Backend.ask`.
 
         The encoder hears a fixed window (30 s in Qwen2-Audio, 300 s in Qwen2.5-Omni) and would silently cut what is

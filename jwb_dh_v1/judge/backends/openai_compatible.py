@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from jwb_dh_v1.errors import JudgeUnavailable, MissingPackage, SetupError
 from jwb_dh_v1.judge.backends.wire import Secret, address, broken_connection, refusal, waiting_time
-from jwb_dh_v1.judge.request import Answer, CallFailed, Finish, Prompt, Usage
+from jwb_dh_v1.judge.request import Answer, CallFailed, Finish, JudgePrompt, Usage
 
 KEY = "OPENAI_API_KEY"
 JsonMode = Literal["json_schema", "json_object", "none"]
@@ -75,7 +75,7 @@ class OpenAICompatible:
         )  # ValueError: the body is no JSON
         self._client: Any = openai.OpenAI(api_key=self._key.value, base_url=url, timeout=timeout_s, max_retries=0)
 
-    def ask(self, prompt: Prompt) -> Answer:
+    def ask(self, prompt: JudgePrompt) -> Answer:
         """One call; see `Backend.ask`."""
         failure: Exception
         try:
@@ -139,7 +139,7 @@ def _usage(counts: Any) -> Usage:
     )
 
 
-def _messages(prompt: Prompt) -> Any:
+def _messages(prompt: JudgePrompt) -> Any:
     content = [
         {"type": "text", "text": part}
         if isinstance(part, str)
@@ -149,7 +149,7 @@ def _messages(prompt: Prompt) -> Any:
     return [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}]
 
 
-def _form(mode: JsonMode, prompt: Prompt) -> dict[str, Any]:
+def _form(mode: JsonMode, prompt: JudgePrompt) -> dict[str, Any]:
     if mode == "none":
         return {}
     if mode == "json_object":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jwb_dh_v1.errors import MissingPackage, SampleError
-from jwb_dh_v1.judge.rating_study import Choice, RatingItem, Study, Trial
+from jwb_dh_v1.judge.people.rating_study import Choice, RatingItem, Study, Trial
 
 CHOICES: dict[str, Choice] = {"A is better": "first", "About equal": "tie", "B is better": "second"}
 SURE = {"Guessing": 1.0, "Fairly sure": 2.0, "Sure": 3.0}

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from jwb_dh_v1.errors import NotApplicable
-from jwb_dh_v1.judge.ratings import LEAST_PASSED, Rating, panel_of
+from jwb_dh_v1.judge.people.ratings import LEAST_PASSED, Rating, panel_of
 from jwb_dh_v1.judge.statistics import Judgement, pairs_of
 from jwb_dh_v1.stats.agreement import (
     CODES,
@@ -36,7 +36,7 @@ Key = tuple[str, str, str]  # sample, system, baseline
 
 
 @dataclass(frozen=True)
-class Counts:
+class RatingCounts:
     """What the numbers stand on.
 
     Attributes:
@@ -93,7 +93,7 @@ class Validation:
 
     """
 
-    counts: Counts
+    counts: RatingCounts
     majority: Agreement
     raters: Mapping[str, Agreement]
     ceiling: Ceiling | None
@@ -185,7 +185,7 @@ def validate(
             raters[rater] = agreement(codes, verdicts[mine], [people[i] for i in mine], **options)
     every = sorted(votes)
     return Validation(
-        Counts(
+        RatingCounts(
             ratings=panel.rows,
             checks=panel.checks,
             inattentive=panel.failed_rows + panel.excluded_rows,

@@ -12,7 +12,7 @@ from typing import Any
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.judge.log import digest, records
-from jwb_dh_v1.judge.request import Answer, CallFailed, Prompt
+from jwb_dh_v1.judge.request import Answer, CallFailed, JudgePrompt
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Replay:
     model: str
     settings: Mapping[str, Any]
 
-    def ask(self, prompt: Prompt) -> Answer:
+    def ask(self, prompt: JudgePrompt) -> Answer:
         """Never an answer."""
         raise CallFailed("the log holds no answer to this question; it was not asked", retry=False)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from jwb_dh_v1.errors import SampleError, SetupError
 from jwb_dh_v1.files import locked
-from jwb_dh_v1.judge.ratings import Rating, append_rating, read_ratings
+from jwb_dh_v1.judge.people.ratings import Rating, append_rating, read_ratings
 from jwb_dh_v1.media.audio import Audio, decode_audio
 
 Choice = Literal["first", "second", "tie"]
