@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -217,28 +218,42 @@ def written_below(out: str | Path, name: str) -> Iterator[Path]:
         folder.write(name, (Path(room) / name).read_bytes())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+@contextmanager
+def replaced_when_whole(path: Path, partial: str | None = None) -> Iterator[Path]:
+    """A temporary path to write a file to, piece by piece; fsync and rename give it its name when the block succeeds.
+
+    Args:
+        path: the file that is replaced. When the block raises, it is as it was and the temporary file is removed.
+        partial: name of the temporary file; by default short and unique to the thread, so that `path` may have the
+            longest name that the file system takes.
+
+    """
+    temporary = path.with_name(partial or f".{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(path)
+        _fsync(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # half a file is of no use, and fills the disk
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that it is either whole or not there, whatever happens (temp file, fsync, rename).
+
+    Args:
+        path: of the file; its folder must exist.
+        content: text is written as UTF-8 without changing its line ends.
 
     Raises:
         NotWritable: the disk is full, read-only or gone; the folder is; something else has this name.
 
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with replaced_when_whole(path, f".{path.name}.partial") as partial:
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()  # half a file is of no use, and fills the disk
         raise NotWritable.of(path, error) from error
 
 
@@ -270,6 +285,14 @@ def locked(path: Path, busy: str = "", wait: float = 0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def seal(facts: Mapping[str, Any]) -> bytes:

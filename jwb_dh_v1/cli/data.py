@@ -77,8 +77,7 @@ def _pack(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from jwb_dh_v1.dataset.check import check
-    from jwb_dh_v1.dataset.problems import print_report
+    from jwb_dh_v1.dataset.check import check, print_report
 
     with counting("checking", unit="files") as done:
         report = check(args.folder, decode=args.decode, workers=args.workers, on_file=lambda name, at, of: done(name))
@@ -87,7 +86,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    from jwb_dh_v1.dataset.build.card import fill_card, write_card
+    from jwb_dh_v1.dataset.build.push import fill_card, write_card
 
     if args.write:
         _say()(f"written: {write_card(args.folder, args.card)}")
@@ -132,8 +131,7 @@ def _stats(args: argparse.Namespace) -> int:
 def _annotate(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from jwb_dh_v1.dataset.build.annotate import annotate
-    from jwb_dh_v1.dataset.build.coverage import print_coverage
+    from jwb_dh_v1.dataset.build.annotate import annotate, print_coverage
 
     with counting("annotating") as done:
         coverage = annotate(

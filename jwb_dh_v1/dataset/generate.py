@@ -21,8 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jwb_dh_v1.dataset.prompts import Prompt, read_prompt
-from jwb_dh_v1.dataset.safe_names import Failure, UnsafeName, failure, locked, safe_name
+from jwb_dh_v1.dataset.prompts import Failure, Prompt, UnsafeName, failure, locked, read_prompt, safe_name
 from jwb_dh_v1.errors import BadAudio, DataNotFound, NoFrames, SampleError, SetupError, Unreadable
 from jwb_dh_v1.media.audio import Audio
 from jwb_dh_v1.media.clip import Clip

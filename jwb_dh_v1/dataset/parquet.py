@@ -8,18 +8,19 @@ moves only what changed between two versions of a file; the choices for media an
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-import os
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jwb_dh_v1.dataset.schema import MEDIA, features
-from jwb_dh_v1.files import sha256_of
+from jwb_dh_v1.dataset.schema import MEDIA, SCHEMA_VERSION, features
+from jwb_dh_v1.files import replaced_when_whole, sha256_of
 
 WRITER = 1  # moves when equal rows give other bytes
 # What a reader holds per worker is one row group, uncompressed; the Hub asks for 100 MB at most. 48 MB are about ten
@@ -27,7 +28,7 @@ WRITER = 1  # moves when equal rows give other bytes
 GROUP_BYTES = 48 * 10**6
 GROUP_ROWS = 64
 PAGES = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
-SPLIT = ("boxes.", "box_scores.", "keypoints.")  # columns of floats per frame
+BYTE_SPLIT = ("boxes.", "box_scores.", "keypoints.")  # columns of floats per frame
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,14 @@ def write_rows(rows: Iterable[Mapping[str, Any] | Any], path: Path) -> Written:
     import pyarrow as pa
     from pyarrow import parquet
 
-    partial = path.with_name(f".{os.getpid()}.part")
     count = 0
-    try:
+    with replaced_when_whole(path) as partial:
         with parquet.ParquetWriter(partial, _schema(), **_options()) as writer:
             for group in _groups(rows):
                 table = pa.Table.from_batches(group).combine_chunks()
                 writer.write_table(table, row_group_size=len(group))
                 count += len(group)
         written = Written(count, partial.stat().st_size, sha256_of(partial))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return written
 
 
@@ -139,7 +136,7 @@ def _options() -> dict[str, Any]:
 
     leaves = [leaf for field in _schema() for leaf in _leaves(field)]
     media = {f"{column}.bytes" for column in MEDIA}
-    split = [leaf for leaf in leaves if leaf.startswith(SPLIT)]
+    split = [leaf for leaf in leaves if leaf.startswith(BYTE_SPLIT)]
     options = {
         "compression": {leaf: "none" if leaf in media else "zstd" for leaf in leaves},
         "use_dictionary": [leaf for leaf in leaves if leaf not in media and leaf not in split],
@@ -196,3 +193,131 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
                     value = plain.to_pylist()[0]
                     row[name] = np.asarray(value, np.float32) if name == "keypoints" and value is not None else value
                 yield row
+
+
+MANIFEST = "manifest.json"
+SPLIT = "evaluation"
+PER_FOLDER = 1024  # files; the Hub refuses 10,000
+
+
+@dataclass(frozen=True)
+class UnpackedClip:
+    """A clip that is not in the dataset, and why: the type of the error and its message."""
+
+    sample_id: str
+    video: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a packed folder holds: facts of each file by its path, and the clips that failed."""
+
+    files: Mapping[str, Written]
+    failed: tuple[UnpackedClip, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return sum(file.rows for file in self.files.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.bytes for file in self.files.values())
+
+    def splits(self) -> dict[str, dict[str, Written]]:
+        """The files of each split (the first folder of their path)."""
+        found: dict[str, dict[str, Written]] = {}
+        for path, file in self.files.items():
+            found.setdefault(path.split("/")[0], {})[path] = file
+        return found
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`; the same for the same rows."""
+        totals = {
+            split: {"files": len(files), "rows": sum(f.rows for f in files.values())}
+            | {"bytes": sum(f.bytes for f in files.values())}
+            for split, files in self.splits().items()
+        }
+        content = {
+            "schema_version": self.schema_version,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "splits": totals,
+            "files": {path: asdict(file) for path, file in self.files.items()},
+            "failed": [asdict(failure) for failure in self.failed],
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+
+def shard_count(rows: int, mean_bytes: float) -> int:
+    """How many files a split is cut into: 2^k or 3 * 2^k, so that most numbers of nodes and workers divide it.
+
+    192 for 20,000 clips of 3 MB (312 MB a file), 6144 for 2 million (1 GB a file): files grow with the fourth root of
+    the whole, between few files and enough of them for everyone who reads. A file has 64 rows at least.
+
+    Args:
+        rows: number of clips.
+        mean_bytes: mean size of a clip.
+
+    """
+    wanted = 190 * (rows * mean_bytes / 60e9) ** 0.75
+    ladder: list[int] = sorted({2**k for k in range(15)} | {3 * 2**k for k in range(13)})
+    fitting = [count for count in ladder if count <= max(rows // 64, 1)]
+    return next((count for count in fitting if count >= wanted), fitting[-1])
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """The path of a shard in the dataset; more than 1,024 files go into sub-folders of so many."""
+    folder = split if count <= PER_FOLDER else f"{split}/{number // PER_FOLDER:03d}"
+    return f"{folder}/{split}-{number:05d}-of-{count:05d}.parquet"
+
+
+def config_header(name: str, split: str, path: str, content: str, default: bool = False) -> str:
+    """One entry of `configs` in the YAML header that `datasets` reads.
+
+    `datasets` 5 knows a prepared local folder by its name and this header alone: without the content's hash in it, a
+    folder made again (or another one of the name) gives the rows of the first.
+
+    Args:
+        name: of the configuration.
+        split: its only split.
+        path: glob of its files.
+        content: a sha256 that moves when a file does.
+        default: whether it is the one that is loaded without a name.
+
+    """
+    return (
+        f"- config_name: {name}\n"
+        + ("  default: true\n" if default else "")
+        + f"  description: content sha256 {content}\n"
+        + f'  data_files: [{{split: {split}, path: "{path}"}}]'
+    )
+
+
+def readme(manifest: Manifest, title: str) -> str:
+    """The text of `README.md`: one configuration per split in its header, and a table of their sizes."""
+    splits = manifest.splits()
+    default = SPLIT if SPLIT in splits else min(splits)
+    configs, lines = [], []
+    for split, files in splits.items():
+        content = hashlib.sha256("".join(f"{path} {file.sha256}\n" for path, file in files.items()).encode())
+        glob = f"{split}/*/*.parquet" if len(files) > PER_FOLDER else f"{split}/*.parquet"
+        named = SPLIT if split == "teaser" else split
+        configs.append(config_header(split, named, glob, content.hexdigest(), split == default))
+        size = sum(file.bytes for file in files.values()) / 1e9
+        lines.append(f"| `{split}` | {sum(file.rows for file in files.values())} | {len(files)} | {size:.3f} GB |")
+    sizes = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
+    category = next((name for most, name in sizes if manifest.rows < most), "10M<n<100M")
+    return "\n".join(
+        [
+            *("---", f"pretty_name: {title}", "license: other", f"size_categories: [{category}]"),
+            *("tags: [video, audio, digital-human, avatar, benchmark]", "configs:", *configs, "---", ""),
+            *(f"# {title}", "", "| configuration | clips | files | size |", "|---|---|---|---|", *lines, ""),
+            f"Packed by jwb-dh-v1 (schema {SCHEMA_VERSION}); `manifest.json` holds the sha256 of every file.",
+            f"{len(manifest.failed)} clips could not be packed; the manifest says why." if manifest.failed else "",
+        ]
+    )

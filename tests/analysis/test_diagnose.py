@@ -133,8 +133,7 @@ OTHERS = {
 @pytest.mark.parametrize("system", OTHERS)
 def test_other_failures_are_told_as_well(teaser_dir: Path, tmp_path: Path, system: str) -> None:
     from jwb_dh_v1 import score
-    from jwb_dh_v1.dataset.build.systems import FACES, _read, _refit
-    from jwb_dh_v1.dataset.folder import PARQUET
+    from jwb_dh_v1.dataset.build.systems import FACES, PARQUET, _read, _refit
     from jwb_dh_v1.dataset.pairs import pair
     from jwb_dh_v1.media.video import write_mp4
 

@@ -20,8 +20,7 @@ import yaml
 from pyarrow import parquet
 
 from jwb_dh_v1.dataset.build import push as push_module
-from jwb_dh_v1.dataset.build.card import fill_card, open_decisions, size_category, write_card
-from jwb_dh_v1.dataset.build.push import plan_push, push
+from jwb_dh_v1.dataset.build.push import fill_card, open_decisions, plan_push, push, size_category, write_card
 from jwb_dh_v1.dataset.check import check
 from jwb_dh_v1.dataset.schema import features
 from jwb_dh_v1.errors import DataNotFound, SetupError

@@ -17,8 +17,7 @@ import pytest
 from pyarrow import parquet
 from rich.console import Console
 
-from jwb_dh_v1.dataset.check import check
-from jwb_dh_v1.dataset.problems import Report, print_report
+from jwb_dh_v1.dataset.check import Report, check, print_report
 from jwb_dh_v1.dataset.schema import features
 from jwb_dh_v1.errors import DataNotFound
 

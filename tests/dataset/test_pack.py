@@ -15,8 +15,8 @@ from typing import Any
 import media
 import pytest
 
-from jwb_dh_v1.dataset.build.items import Item
 from jwb_dh_v1.dataset.build.pack import STATE, items_in, pack, shard_count, shard_name
+from jwb_dh_v1.dataset.build.rows import Item
 from jwb_dh_v1.dataset.check import check
 from jwb_dh_v1.dataset.load import load_dataset
 from jwb_dh_v1.dataset.parquet import read_rows
@@ -302,7 +302,7 @@ def test_no_folder_holds_more_than_1024_shards():
 
 
 def test_many_shards_are_found_in_their_folders(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("jwb_dh_v1.dataset.manifest.PER_FOLDER", 4)
+    monkeypatch.setattr("jwb_dh_v1.dataset.parquet.PER_FOLDER", 4)
     pack(items_in(clips), tmp_path / "out", shards={"evaluation": 6})
     assert {path.parent.name for path in (tmp_path / "out").rglob("*.parquet")} == {"000", "001"}
     rows = load_dataset(tmp_path / "out", split="evaluation", streaming=True, columns=["sample_id"])

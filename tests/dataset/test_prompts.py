@@ -13,8 +13,7 @@ from media import faststart, moving, rotated, tone, write_mp4
 
 from jwb_dh_v1 import Clip
 from jwb_dh_v1.dataset.load import load_dataset
-from jwb_dh_v1.dataset.prompts import FAILURES, MANIFEST, read_prompt, write_prompts
-from jwb_dh_v1.dataset.safe_names import UnsafeName, safe_name
+from jwb_dh_v1.dataset.prompts import FAILURES, MANIFEST, UnsafeName, read_prompt, safe_name, write_prompts
 from jwb_dh_v1.dataset.schema import SCHEMA_VERSION
 from jwb_dh_v1.errors import DataNotFound, SetupError
 from jwb_dh_v1.media.audio import Audio, decode_audio

@@ -14,9 +14,8 @@ import pyarrow.parquet
 import pytest
 from test_pack import clip_file_fixture, distinct  # noqa: F401 - a fixture
 
-from jwb_dh_v1.dataset.build.items import Item
 from jwb_dh_v1.dataset.build.pack import items_in, pack
-from jwb_dh_v1.dataset.build.rows import row_of
+from jwb_dh_v1.dataset.build.rows import Item, row_of
 from jwb_dh_v1.dataset.check import check
 from jwb_dh_v1.dataset.load import load_dataset
 from jwb_dh_v1.dataset.parquet import GROUP_ROWS, read_rows, record_batch, write_rows

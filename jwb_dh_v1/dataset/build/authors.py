@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
-from jwb_dh_v1.dataset.build.items import Item
+from jwb_dh_v1.dataset.build.rows import Item
 from jwb_dh_v1.errors import DataNotFound, SetupError
 
 CLIPS = "gt_test"

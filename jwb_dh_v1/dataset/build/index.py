@@ -9,10 +9,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from jwb_dh_v1.dataset.build.items import Item
+from jwb_dh_v1.dataset.build.rows import Item
 from jwb_dh_v1.dataset.build.rows import blob
-from jwb_dh_v1.dataset.columns import BadAnnotation
-from jwb_dh_v1.dataset.manifest import Failure
+from jwb_dh_v1.dataset.schema import BadAnnotation
+from jwb_dh_v1.dataset.parquet import UnpackedClip
 from jwb_dh_v1.errors import SetupError
 
 
@@ -28,7 +28,7 @@ class Index:
             "create table item (key blob primary key, person blob, split text, size int, item blob) without rowid"
         )
 
-    def add(self, items: Iterable[Item]) -> list[Failure]:
+    def add(self, items: Iterable[Item]) -> list[UnpackedClip]:
         """Take up the items; those whose name is there already are failures."""
         twice = []
         for item in items:
@@ -40,7 +40,7 @@ class Index:
             record = (key_of(item.sample_id), person, item.split, size, pickle.dumps(item))
             if not self.db.execute("insert or ignore into item values (?, ?, ?, ?, ?)", record).rowcount:
                 message = "sample_id is there twice; rename one of the two files"
-                twice.append(Failure(item.sample_id, item.video.name, BadAnnotation.__name__, message))
+                twice.append(UnpackedClip(item.sample_id, item.video.name, BadAnnotation.__name__, message))
         return twice
 
     def assign(self, splits: Mapping[str, float | None]) -> None:

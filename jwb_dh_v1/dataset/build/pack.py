@@ -22,17 +22,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jwb_dh_v1.dataset.columns import BadAnnotation
-from jwb_dh_v1.dataset.folder import write_text
+from jwb_dh_v1.dataset.schema import BadAnnotation
 from jwb_dh_v1.dataset.build.index import Index, key_of
-from jwb_dh_v1.dataset.build.items import Item
-from jwb_dh_v1.dataset.manifest import MANIFEST, SPLIT, Failure, Manifest, readme, shard_count, shard_name
+from jwb_dh_v1.dataset.build.rows import Item
+from jwb_dh_v1.dataset.parquet import MANIFEST, SPLIT, UnpackedClip, Manifest, readme, shard_count, shard_name
 from jwb_dh_v1.dataset.parquet import WRITER, Written, record_batch, write_rows
 from jwb_dh_v1.dataset.build.rows import items_in as items_in
 from jwb_dh_v1.dataset.build.rows import row_of
 from jwb_dh_v1.dataset.schema import SCHEMA_VERSION
 from jwb_dh_v1.errors import DataNotFound, JwbError, PlanMismatch, SetupError, Unexpected
-from jwb_dh_v1.files import locked, sha256_of
+from jwb_dh_v1.files import locked, sha256_of, write_atomically
 
 if TYPE_CHECKING:
     from jwb_dh_v1.parallel import RayOptions
@@ -59,7 +58,7 @@ class _Done:
 
     name: str
     file: Written
-    failed: list[Failure]
+    failed: list[UnpackedClip]
     names: list[str] = field(default_factory=list)
 
 
@@ -73,7 +72,7 @@ def pack(
     executor: str = "local",
     ray: RayOptions | None = None,
     title: str = "JWB-DH-V1",
-    on_item: Callable[[str, Failure | None], None] | None = None,
+    on_item: Callable[[str, UnpackedClip | None], None] | None = None,
 ) -> Manifest:
     """Write a dataset: shards, `README.md` with the configurations, and `manifest.json` last.
 
@@ -138,12 +137,12 @@ def pack(
         (place / STATE / "items.sqlite").unlink()
         failed.sort(key=lambda failure: (key_of(failure.sample_id), failure.video))
         manifest = Manifest({name: files[name] for name in sorted(files)}, tuple(failed))
-        write_text(place / "README.md", readme(manifest, title))
-        write_text(place / MANIFEST, manifest.to_json())
+        write_atomically(place / "README.md", readme(manifest, title))
+        write_atomically(place / MANIFEST, manifest.to_json())
     return manifest
 
 
-def _tell(on_item: Callable[[str, Failure | None], None] | None, name: str, failure: Failure | None) -> None:
+def _tell(on_item: Callable[[str, UnpackedClip | None], None] | None, name: str, failure: UnpackedClip | None) -> None:
     if on_item is not None:
         on_item(name, failure)
 
@@ -151,7 +150,7 @@ def _tell(on_item: Callable[[str, Failure | None], None] | None, name: str, fail
 def _clear(place: Path, names: set[str]) -> None:
     """Remove what a kill left half written, and refuse a folder with other shards: globs would take them in."""
     for path in sorted(place.rglob("*")):
-        if path.suffix == ".part" and path.name.startswith("."):
+        if path.suffix in {".part", ".partial"} and path.name.startswith("."):
             path.unlink()
         elif path.suffix == ".parquet" and path.relative_to(place).as_posix() not in names:
             raise PlanMismatch(
@@ -229,18 +228,18 @@ def _make(job: _Job) -> _Done:
     key = _inputs(job)
     done = _remembered(job, key)
     if done is None:
-        failed: list[Failure] = []
+        failed: list[UnpackedClip] = []
         try:
             file = write_rows(_batches(job.items, failed), job.out / job.name)
         except OSError as error:
             raise SetupError(f"{job.out / job.name} cannot be written: {error.strerror or error}.") from None
         done = _Done(job.name, file, failed)
         record = {"inputs": key, "file": asdict(file), "failed": [asdict(failure) for failure in failed]}
-        write_text(job.record, json.dumps(record))
+        write_atomically(job.record, json.dumps(record))
     return _Done(done.name, done.file, done.failed, names)
 
 
-def _batches(items: Sequence[Item], failed: list[Failure]) -> Iterator[Any]:
+def _batches(items: Sequence[Item], failed: list[UnpackedClip]) -> Iterator[Any]:
     for item in items:
         try:
             row = row_of(item)
@@ -252,7 +251,7 @@ def _batches(items: Sequence[Item], failed: list[Failure]) -> Iterator[Any]:
             raise
         except Exception as error:  # noqa: BLE001 - the one place where a clip's trouble is kept from the others
             typed = error if isinstance(error, JwbError) else Unexpected(f"{type(error).__name__}: {error}")
-            failed.append(Failure(item.sample_id, item.video.name, type(typed).__name__, str(typed)))
+            failed.append(UnpackedClip(item.sample_id, item.video.name, type(typed).__name__, str(typed)))
             continue
         yield batch
 
@@ -263,7 +262,7 @@ def _remembered(job: _Job, key: str) -> _Done | None:
         told = json.loads(job.record.read_text(encoding="utf-8"))
         file = Written(**told["file"])
         if told["inputs"] == key and sha256_of(job.out / job.name) == file.sha256:
-            return _Done(job.name, file, [Failure(**failure) for failure in told["failed"]])
+            return _Done(job.name, file, [UnpackedClip(**failure) for failure in told["failed"]])
     except (OSError, ValueError, KeyError, TypeError):  # not made yet, or half of a record
         pass
     return None

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from jwb_dh_v1.media.annotations import KEYPOINTS, PARTS
-from jwb_dh_v1.dataset.columns import TEXTS, BadAnnotation, Columns, checked
+from jwb_dh_v1.dataset.schema import TEXTS, BadAnnotation, Columns, checked
 from jwb_dh_v1.dataset.schema import ANNOTATIONS, check_version
 from jwb_dh_v1.errors import BadBox, SetupError
 from jwb_dh_v1.media.probe import VideoInfo

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 import csv
 import hashlib
 import io
@@ -11,16 +15,36 @@ import sqlite3
 import wave
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from pathlib import Path
-from typing import Any
-
 from jwb_dh_v1.dataset.build.readers import load_json, read_annotations
-from jwb_dh_v1.dataset.columns import BadAnnotation, checked
-from jwb_dh_v1.dataset.build.items import Item
+from jwb_dh_v1.dataset.schema import BadAnnotation, checked
 from jwb_dh_v1.dataset.pairs import VIDEOS
 from jwb_dh_v1.dataset.rules import row_problems
 from jwb_dh_v1.dataset.schema import POSE, SCHEMA_VERSION, annotation_columns, features
 from jwb_dh_v1.errors import BadAudio, BadBox, DataNotFound, SetupError, Unreadable, VariableFrameRate
+
+@dataclass(frozen=True)
+class Item:
+    """What will be one row.
+
+    Attributes:
+        sample_id: unique name in the dataset.
+        identity_id: the person; splits never share one.
+        video: the file whose bytes go into the row as they are.
+        audio: the speech as a WAV or FLAC file; None: the video's own track.
+        annotations: annotation files, in the order in which they are read; later ones win per column.
+        columns: columns of the row that are known already (motion_text, transcript, speech, provenance, licence, ...).
+        split: where it belongs, or None where the packer is to decide by identity.
+
+    """
+
+    sample_id: str
+    identity_id: str
+    video: Path
+    audio: Path | None = None
+    annotations: tuple[Path, ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
+
 
 MAX_CLIP = 2**30  # bytes: a cell of a Parquet row cannot hold more than twice as much
 # In the order in which they are read: what a person wrote wins over what a machine heard.

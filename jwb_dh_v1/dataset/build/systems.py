@@ -12,21 +12,40 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from jwb_dh_v1.files import sha256_of, write_atomically
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-
 from jwb_dh_v1.media.audio import Audio, decode_audio
 from jwb_dh_v1.media.clip import Clip
-from jwb_dh_v1.dataset.folder import PARQUET, is_complete, write_manifest
 from jwb_dh_v1.errors import DataNotFound
 from jwb_dh_v1.media.video import exact_fps, replace_audio, write_mp4
-from jwb_dh_v1.files import sha256_of
+
+PARQUET = "evaluation/evaluation-00000-of-00001.parquet"  # where the teaser's rows are
+
+
+def write_manifest(folder: Path, name: str, facts: Mapping[str, Any], files: Iterable[str]) -> None:
+    """Write `folder/name`: facts and the sha256 of each file. It comes last and says that the folder is complete."""
+    content = {**facts, "files": {file: sha256_of(folder / file) for file in files}}
+    write_atomically(folder / name, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def is_complete(folder: Path, name: str, facts: Mapping[str, Any]) -> bool:
+    """Whether the manifest `folder/name` tells of these facts and every file it names is there, unaltered."""
+    try:
+        told = json.loads((folder / name).read_text(encoding="utf-8"))
+        files = told.pop("files")
+        return bool(told == facts and all(sha256_of(folder / f) == digest for f, digest in files.items()))
+    except (OSError, ValueError, KeyError, AttributeError):  # no manifest, half of one, or a file is gone
+        return False
+
 
 VERSION = 2  # moves when any byte of a system's file can move
 MANIFEST = "systems.json"

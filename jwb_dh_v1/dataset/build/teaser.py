@@ -21,8 +21,8 @@ import numpy as np
 from jwb_dh_v1.networks.detectors import ANNOTATE_WEIGHTS, DETECTOR_WEIGHTS, Detector, detector
 from jwb_dh_v1.media.audio import Audio, decode_audio
 from jwb_dh_v1.media.clip import Clip
-from jwb_dh_v1.dataset.folder import PARQUET, is_complete, write_manifest, write_text
-from jwb_dh_v1.dataset.manifest import config_header
+from jwb_dh_v1.dataset.build.systems import PARQUET, is_complete, write_manifest
+from jwb_dh_v1.dataset.parquet import config_header
 from jwb_dh_v1.dataset.parquet import write_rows
 from jwb_dh_v1.dataset.schema import POSE, SCHEMA_VERSION, WORD_MOTION, annotation_columns
 from jwb_dh_v1.dataset.build.systems import make_systems as make_systems
@@ -30,7 +30,7 @@ from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.networks.whisper import Whisper, load_tiny_en
 from jwb_dh_v1.media.video import portable_code, read_frames, write_mp4
 from jwb_dh_v1.networks.weights import FILES, resolve_all
-from jwb_dh_v1.files import sha256_of
+from jwb_dh_v1.files import sha256_of, write_atomically
 
 VERSION = 4  # moves when any byte of the teaser can move
 MANIFEST = "teaser.json"
@@ -108,7 +108,7 @@ def make_teaser(folder: Path, say: Callable[[str], None] = print) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     (folder / PARQUET).parent.mkdir(parents=True, exist_ok=True)
     write_rows(rows, folder / PARQUET)
-    write_text(folder / "README.md", _card(sha256_of(folder / PARQUET)))
+    write_atomically(folder / "README.md", _card(sha256_of(folder / PARQUET)))
     write_manifest(folder, MANIFEST, _facts(), [PARQUET, "README.md"])
     say(f"teaser: {(folder / PARQUET).stat().st_size / 1e6:.1f} MB written")
 
