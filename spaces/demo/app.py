@@ -31,10 +31,10 @@ import gradio as gr
 import scoring
 import speech
 import views
-from beside import FILES
-from gate import WORKERS, Gate
-from look import CSS, CURVE_JS, THEME
+from request_filter import WORKERS, RequestFilter
+from speech_comparison import FILES
 from starlette.middleware import Middleware
+from theme import CSS, CURVE_JS, THEME
 
 from jwb_dh_v1.analysis.wording import title
 from jwb_dh_v1.dataset.pairs import VIDEOS
@@ -318,7 +318,7 @@ def launch(**options: Any) -> Any:
         footer_links=["api"],
         mcp_server=with_tools,
         state_session_capacity=200,
-        app_kwargs={"middleware": [Middleware(Gate, blocks=demo)]},
+        app_kwargs={"middleware": [Middleware(RequestFilter, blocks=demo)]},
         **options,
     )
 

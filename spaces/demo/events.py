@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import beside
 import film as films
 import gradio as gr
 import scoring
+import speech_comparison
 import views
 from files import KEEPER, WORK, workplace
-from gate import is_tool
+from request_filter import is_tool
 from uploads import Refused, check_text, check_video, gather, shown
 
 from jwb_dh_v1.analysis.wording import printable
@@ -104,7 +104,7 @@ def score(
         check_video(video)
         if reference:
             check_video(reference, "the reference")
-        other = beside.check(baseline) if baseline else None
+        other = speech_comparison.check(baseline) if baseline else None
         text = check_text(transcript)
         real = Clip(reference) if reference else None
         if real is not None:
@@ -123,7 +123,9 @@ def score(
         document = found["document"]
         if other is not None:
             progress(0.98, desc="Listening to both recordings")
-            document["speech"] = scoring.plain(beside.compare(Path(video), other, text, _word_errors(document)))
+            document["speech"] = scoring.plain(
+                speech_comparison.compare(Path(video), other, text, _word_errors(document))
+            )
         if not by_session(request):
             return document, None
         KEEPER.show(session, "score", place)

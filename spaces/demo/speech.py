@@ -13,10 +13,10 @@ from typing import Any
 import events
 import gradio as gr
 import judging
-from beside import FILES, recognise
 from files import KEEPER
-from gate import JUDGES, WORKERS
 from judging import DOLLARS, heard
+from request_filter import JUDGES, WORKERS
+from speech_comparison import FILES, recognise
 from uploads import Refused, check_sound, check_text
 
 from jwb_dh_v1.metrics.speech import word_errors

@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import gradio.mcp
 from files import KEEPER, WORK
-from gate import GRADIO, TOOL, address_of, as_tool, uploaded
 from gradio.processing_utils import save_base64_to_cache
+from request_filter import GRADIO, TOOL, address_of, as_tool, uploaded
 from uploads import Refused
 
 META = {"_type": "gradio.FileData"}

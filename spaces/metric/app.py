@@ -24,9 +24,9 @@ from typing import Any
 import compute
 import gradio as gr
 from compute import COMPARES, HERE, METRIC, PROTOCOL, REGION, REGIONS, VARIANTS, Document
-from gate import WORKERS, Gate
-from look import CSS, THEME
+from request_filter import WORKERS, RequestFilter
 from starlette.middleware import Middleware
+from theme import CSS, THEME
 from uploads import BATCH_FRAMES, CLIPS, FILE_BYTES, FRAMES, MB, SECONDS, SIDE, SOUNDS
 
 from jwb_dh_v1.analysis.wording import title
@@ -167,7 +167,7 @@ def launch(**options: Any) -> Any:
         footer_links=["api"],
         mcp_server=False,
         state_session_capacity=200,
-        app_kwargs={"middleware": [Middleware(Gate, blocks=page)]},
+        app_kwargs={"middleware": [Middleware(RequestFilter, blocks=page)]},
         **options,
     )
 

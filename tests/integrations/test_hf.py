@@ -58,7 +58,7 @@ def test_modules_equal_the_core_to_the_last_bit(name, protocol, videos):
     assert found[name] == expected.value
     assert (found["n"], found["skipped"], found["failed"]) == (2, 0, 0)
     assert found["protocol"] == f"{protocol}/1"
-    assert tuple(found["ci95"]) == expected.ci95
+    assert found["ci95"] == expected.ci95
 
 
 # ------------------------------------------------------------------------------------------------------------ inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
@@ -27,12 +28,10 @@ HIGH, LOW = tone(1841), tone(358)  # the judge on loopback finds the brighter on
 
 
 @pytest.fixture
-def beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def speech_comparison(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.syspath_prepend(str(DEMO))
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    import beside
-
-    return beside
+    return importlib.import_module("speech_comparison")
 
 
 def sound(path: Path, seconds: float, gain: float) -> Path:
@@ -40,9 +39,9 @@ def sound(path: Path, seconds: float, gain: float) -> Path:
     return path
 
 
-def test_loudness_and_length_stand_beside_each_other(beside: Any, tmp_path: Path) -> None:
+def test_loudness_and_length_stand_beside_each_other(speech_comparison: Any, tmp_path: Path) -> None:
     loud, quiet = sound(tmp_path / "a.wav", 4, 0.4), sound(tmp_path / "b.wav", 2, 0.1)
-    found = beside.compare(loud, quiet, None)
+    found = speech_comparison.compare(loud, quiet, None)
     assert [found[side]["seconds"] for side in ("generated", "baseline")] == [4, 2]
     apart = found["generated"]["lufs"] - found["baseline"]["lufs"]
     # Four times the amplitude; the blocks of 0.4 s at the ends hold less, and 16 bits round.
@@ -52,23 +51,23 @@ def test_loudness_and_length_stand_beside_each_other(beside: Any, tmp_path: Path
         "The video's sound lasts 4.0 s, the baseline's 2.0 s: do both read the same text?",
     ]
     assert "wer" not in found["generated"], "no words are compared without a transcript"
-    same = beside.compare(loud, loud, None)
+    same = speech_comparison.compare(loud, loud, None)
     assert same["remarks"] == ["Both have the same sound: a judge would not be asked, it is a tie."]
 
 
-def test_silence_loses_all_words(beside: Any, tmp_path: Path) -> None:
+def test_silence_loses_all_words(speech_comparison: Any, tmp_path: Path) -> None:
     mute, quiet = write_video(tmp_path / "a.mp4", 5), sound(tmp_path / "b.wav", 1, 0)
-    found = beside.compare(mute, quiet, "hello good people")
+    found = speech_comparison.compare(mute, quiet, "hello good people")
     for side, seconds in (("generated", None), ("baseline", 1)):
         facts = found[side]
         assert (facts["seconds"], facts["lufs"], facts["silent"]) == (seconds, None, True)
         assert (facts["wer"], facts["deletions"], facts["words"]) == (1, 3, 3)
     assert "Nothing is to be heard in the baseline" in found["remarks"][-1]
     known = found["generated"] | {"wer": 0.0, "deletions": 0}
-    again = beside.compare(mute, quiet, "hello good people", known)
+    again = speech_comparison.compare(mute, quiet, "hello good people", known)
     assert again["generated"]["wer"] == 0, "what was heard before is not heard again"
     assert again["remarks"][0] == "Word errors: 0.0 % in the video, fewer than in the baseline (100.0 %)."
-    assert beside.compare(mute, quiet, "!?")["remarks"][-1].startswith("Words were not compared: ")
+    assert speech_comparison.compare(mute, quiet, "!?")["remarks"][-1].startswith("Words were not compared: ")
 
 
 @pytest.fixture(scope="module")

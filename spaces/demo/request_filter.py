@@ -37,7 +37,7 @@ API_WRITE = ("queue/join", "cancel", "reset", "upload", "run/predict", "mcp")
 API_WRITE_UNDER = ("call/", "mcp/")
 
 
-class Gate:
+class RequestFilter:
     """ASGI middleware; `blocks` is the gradio app whose queue is counted."""
 
     def __init__(self, app: Any, blocks: Any) -> None:
