@@ -231,32 +231,6 @@ def task_id(metric: str, region: str, protocol: str) -> str:
     return f"{metric}_{region}_{protocol}".replace("/", "_").replace("-", "_")
 
 
-def eval_yaml(
-    protocol_name: str = "standard",
-    *,
-    name: str = "JWB-DH-V1",
-    description: str = "Talking, gesturing, whole-body digital humans: video and speech metrics by region.",
-    config: str = "evaluation",
-    split: str = "evaluation",
-) -> str:
-    """`eval.yaml` for the dataset's repository: a task per metric and region of a protocol.
-
-    Raises:
-        SetupError: no such protocol.
-
-    """
-    from jwb_dh_v1.metrics import protocol
-
-    table = protocol(protocol_name)
-    ids = [task_id(m.name, region, table.name) for m in table.metrics.values() for region in m.regions]
-    return _yaml({
-        "name": name,
-        "description": f"{description} Protocol {table.name} of the package {FRAMEWORK} {__version__}.",
-        "evaluation_framework": FRAMEWORK,
-        "tasks": [{"id": one, "config": config, "split": split} for one in ids],
-    })  # fmt: skip
-
-
 def to_eval_results(
     result: Result,
     dataset_id: str,

@@ -45,11 +45,6 @@ class Estimate:
             raise ValueError(f"There is no interval ({self.method}).")
         return found
 
-    def excludes(self, value: float) -> bool:
-        """Whether there is an interval and the value is outside it."""
-        found = self.interval
-        return found is not None and not found[0] <= value <= found[1]
-
     def scaled(self, factor: float, shift: float) -> Estimate:
         """The estimate of factor * x + shift, factor > 0."""
         value = factor * self.value + shift
