@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,18 +174,99 @@ class Result:
             )
         if rows is None:
             raise FileNotFoundError("samples.parquet is missing")
-        with file:
-            found = json.loads(file.read())
-        scores = []
-        for cell in found["scores"]:
-            cell["value"] = math.inf if cell["value"] == "inf" else cell["value"]
-            cell["range"] = tuple(cell["range"])
-            cell["ci95"] = tuple(cell["ci95"]) if cell["ci95"] else None
-            scores.append(Score(**cell))
-        keys = ("name", "protocol", "complete", "plan", "versions", "device")
-        with rows:
-            table = pq.read_table(rows)
-        return cls(**{k: found[k] for k in keys}, scores=tuple(scores), samples=table, folder=folder.path)
+        with file, rows:
+            return parse_result(file.read(), folder.path, pq.read_table(rows))
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a key that occurs twice would be read differently by different readers."""
+    if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+        raise ValueError(f"the key {twice[0]!r} occurs twice")
+    return dict(pairs)
+
+
+def parse_result(content: bytes, folder: Path | None = None, samples: Any = None) -> Result:
+    """A `results.json` of this version or of 0.1.0; nothing is taken on trust but the numbers.
+
+    Args:
+        content: of the file.
+        folder, samples: of the result.
+
+    Raises:
+        ValueError: it is damaged, of another schema, or contradicts itself; the message says how.
+
+    """
+    try:
+        found = json.loads(content.decode(), parse_constant=_no_number, object_pairs_hook=_once)
+        return replace(_result(found), folder=folder, samples=samples)
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]!r} is missing") from None
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
+def _result(found: Any) -> Result:
+    _must(isinstance(found, dict), "it holds no object")
+    _must(found.get("schema") == SCHEMA, f"its schema is {found.get('schema')!r}, {SCHEMA!r} is read")
+    plan, versions = found["plan"], found["versions"]
+    for key in ("name", "protocol", "device"):
+        _must(isinstance(found[key], str), f"{key!r} is not text")
+    _must(isinstance(found["complete"], bool), "'complete' is neither true nor false")
+    _must(isinstance(plan, dict) and isinstance(versions, dict), "plan or versions are not objects")
+    _must(plan.get("protocol") == found["protocol"], "plan and scores name different protocols")
+    for key in ("boxes", "data", "decoder", "failures", "precision", "version"):
+        _must(isinstance(plan.get(key), str | None), f"'plan.{key}' is not text")
+    for name, table in (("plan.weights", plan.get("weights")), ("versions", versions)):
+        fine = isinstance(table, dict) and all(isinstance(v, str) for v in table.values())
+        _must(fine, f"{name!r} does not name texts")
+    _must(isinstance(found["scores"], list), "'scores' is not a list")
+    scores = tuple(_score(cell) for cell in found["scores"])
+    twice = [c for c, count in Counter((s.metric, s.region) for s in scores).items() if count > 1]
+    _must(not twice, f"several scores for {' on '.join(twice[0]) if twice else ''}")
+    return Result(found["name"], found["protocol"], found["complete"], scores, plan, versions, found["device"])
+
+
+def _must(holds: bool, else_said: str) -> None:
+    if not holds:
+        raise ValueError(else_said)
+
+
+def _score(cell: Any) -> Score:
+    _must(isinstance(cell, dict), "a score is not an object")
+    known = {field.name for field in fields(Score)}
+    _must(set(cell) <= known, f"a score holds {sorted(set(cell) - known)}, which no score has")
+    where = f"{cell['metric']} on {cell['region']}"
+    for key in ("metric", "region", "ci_method", "unit", "networks", "failures", "note"):
+        _must(isinstance(cell.get(key, ""), str), f"{key!r} of {where} is not text")
+    for key in ("n", "skipped", "failed"):
+        _must(type(cell[key]) is int and cell[key] >= 0, f"{key!r} of {where} is not a count")
+    _must(isinstance(cell["higher_is_better"], bool), f"the direction of {where} is neither true nor false")
+    limits, interval = cell["range"], cell["ci95"]
+    _must(isinstance(limits, list) and len(limits) == 2, f"the range of {where} is not a pair")
+    _must(
+        interval is None or (isinstance(interval, list) and len(interval) == 2),
+        f"the interval of {where} is not a pair",
+    )
+    ends = (_number(limits[0], where), _number(limits[1], where))
+    ci95 = None if interval is None else tuple(_number(end, where) for end in interval)
+    _must(ci95 is None or None not in ci95, f"the interval of {where} has an end without number")
+    changed = {"value": _number(cell["value"], where), "range": ends, "ci95": ci95,
+               "coverage": _number(cell["coverage"], where)}  # fmt: skip
+    return Score(**{**cell, **changed})
+
+
+def _number(value: Any, where: str) -> float | None:
+    if value is None:
+        return None
+    if value in ("inf", "-inf"):
+        return float(value)
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} in {where} is not a number")
+    return value  # type: ignore[no-any-return]  # whole numbers stay whole: what is written again has the same bytes
 
 
 def _plain(value: Any) -> Any:

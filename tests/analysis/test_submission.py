@@ -43,10 +43,10 @@ def test_reading_alone_gives_what_loading_gives(tmp_path: Path) -> None:
 BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "its schema is 'x'": lambda d: d.update(schema="x"),
     "'plan' is missing": lambda d: d.pop("plan"),
-    "'name' is no text": lambda d: d.update(name=5),
+    "'name' is not text": lambda d: d.update(name=5),
     "different protocols": lambda d: d["plan"].update(protocol="paper/1"),
     "'plan.weights' does not name texts": lambda d: d["plan"].update(weights=["x"]),
-    "'plan.data' is no text": lambda d: d["plan"].update(data={"a": 1}),
+    "'plan.data' is not text": lambda d: d["plan"].update(data={"a": 1}),
     "'0.5' in": lambda d: d["scores"][0].update(value="0.5"),
     "True in": lambda d: d["scores"][0].update(value=True),
     "'n' of": lambda d: d["scores"][0].update(n=-1),
@@ -79,7 +79,7 @@ def test_files_that_contradict_themselves_are_refused_by_name(said: str, tmp_pat
 )
 def test_files_that_are_no_results_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(SetupError, match="no results file"):
+    with pytest.raises(SetupError, match="not a results file"):
         read_result(tmp_path)
     assert len(leaderboard([tmp_path]).refused) == 1
 
