@@ -5,8 +5,6 @@ Hub benchmark, which all the world's runs share, has the protocol in its name an
 says. A missing value is left out or empty, never 0.
 
 Sources: Hub documentation "Evaluation results" (eval.yaml, .eval_results), "Model cards" (model-index).
-
-Tables for papers and pages: several runs side by side in LaTeX and Markdown.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""Where results are looked for: folders, files, and datasets on the Hub.
-
-Results from others: read a `results.json` alone.
-
-Whoever wrote the files may have made a mistake or may cheat: nothing is taken on trust but the numbers.
-"""
+"""Where results are looked for: folders, files, and datasets on the Hub."""
 
 from __future__ import annotations
 

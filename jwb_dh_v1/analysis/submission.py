@@ -3,10 +3,6 @@
 Whoever wrote it may have made a mistake or may cheat: the rows are asked for, and every score that is a mean or a rate
 of clips is computed from them again, and every distance of sets from the run's shards where they are there.
 
-A submission's scores computed again from its rows; distances of sets in `submission_sets.py`.
-
-A submission's distances of sets (FID, FVD, E-FID) computed again from the features in its `shards`.
-
 A run keeps, shard by shard, the features of its clips or their sums; added up they give every distance and, while
 single features are kept, its interval. Shards are not asked for: without them a note says what was not computed again.
 """

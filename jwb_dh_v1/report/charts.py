@@ -3,7 +3,7 @@
 Each function makes a figure inside `rc_context(settings(theme))` of its caller, who writes it (`drawing.to_svg`,
 `drawing.to_file`) there as well. Colours are Okabe and Ito's; series also differ by marker and dash.
 
-The drawings of one or several results: elements for the report, files for a paper (`write_plots`).
+From results they are made as elements for the report, or as files for a paper (`write_plots`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Pictures for a report: what needs the clips themselves, made in one pass over the samples, within limits of bytes.
 
-The samples to look at first: the worst of a few metrics, with their curves and the frames that say why.
-
-Contact sheets: the worst and the best clips of a run at a glance, a strip of moments each.
+Two kinds: the worst samples of a few metrics, with their curves and the frames that say why; and contact sheets of the
+worst and the best clips of a run, a strip of moments each.
 """
 
 from __future__ import annotations

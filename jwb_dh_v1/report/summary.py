@@ -1,6 +1,5 @@
-"""What one pass over the rows of a result collects for its report: points, failures and skips, words heard.
-
-Which clips are the worst and the best of a run: by the mean of their ranks over all cells.
+"""What one pass over the rows of a result collects for its report (points, failures and skips, words heard), and which
+clips are its worst and best: by the mean of their ranks over all cells.
 """
 
 from __future__ import annotations

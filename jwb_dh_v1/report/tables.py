@@ -1,8 +1,6 @@
 """Scores as text: how a number is written everywhere, and tables for terminals of 100 columns, coloured or not.
 
-Comparisons and ablations for terminals of 100 columns: tables, then what to mind.
-
-A diagnosis for terminals of 100 columns: the findings with their evidence, then what could not be judged.
+Tables come first, then what to mind; of a diagnosis the findings with their evidence, then what could not be judged.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 A clip is encoded again, small, beside its reference, and put into the page as a data: URI. Curves, words and the cursor
 share one axis of time, so that a place on a curve is a moment of the video.
-
-A piece of a clip encoded again for a page: small, beside its reference, with its sound.
 """
 
 from __future__ import annotations

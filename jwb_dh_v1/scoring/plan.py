@@ -106,7 +106,7 @@ def make_plan(
         regions: of body, face, hands. Speech metrics do not depend on them.
         boxes: `mediapipe`, `dwpose` or `annotations`; the protocol's own choice by default.
         data: fingerprint of the samples.
-        failures: `strict`, `zero` or `worst` for all metrics, see `results/policy.py`.
+        failures: `strict`, `zero` or `worst` for all metrics, see `metrics/policy.py`.
         precision: `fp32`, `bf16` or `fp16`.
 
     Raises:

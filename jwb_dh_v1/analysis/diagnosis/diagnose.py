@@ -1,4 +1,4 @@
-"""What is wrong with a run, from its scores alone: the signatures of `signatures.py` with their evidence.
+"""What is wrong with a run, from its scores alone: the rules of `failure_rules.py` with their evidence.
 
 A rule holds for a run when every condition holds for the run's means, and for a clip when those hold that a single
 clip can show (distances of sets cannot). A rule that only some clips show is a finding of those clips. A rule whose
@@ -8,7 +8,7 @@ Strength says how sure a finding is: the distance of a mean from its bound in un
 that points there, the smallest of all conditions. Above 1 the interval lies beyond the bound: `clear`. Otherwise, and
 where there is no interval, `possible`.
 
-The signatures held against the eight published systems, of which only means are known.
+`diagnose_published` holds the rules against the eight published systems, of which only means are known.
 """
 
 from __future__ import annotations
@@ -188,12 +188,12 @@ def diagnose(
     win_rate: Estimate | None = None,
     fps: float | Mapping[str, float] | None = None,
 ) -> Diagnosis:
-    """Hold a run against the signatures.
+    """Hold a run against the rules.
 
     Args:
         result: of `score` or `Result.load`.
         against: a run of the same plan whose clips say what is usual: the real clips scored as a system, or another
-            system. Without it lite/1 has the teaser's real clips (`signatures.TEASER`); the others have nothing.
+            system. Without it lite/1 has the teaser's real clips (`failure_rules.TEASER`); the others have nothing.
         win_rate: of the judge over the baseline, if the run was judged.
         fps: frames per second, of all clips or by sample id, to give moments in seconds.
 

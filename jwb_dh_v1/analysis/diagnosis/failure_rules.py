@@ -106,8 +106,8 @@ def _may(measure: str, region: str, side: Literal["below", "above"], bound: floa
 
 
 B, F, H, S = "body", "face", "hands", "speech"
-OTHERS = "different people have -0.3 to 0.2 (lite's scale; ArcFace's is alike), see metrics/identity.py"
-SAME = "dlib's own threshold in lite's scale, see metrics/identity.py; ArcFace takes less for the same person"
+OTHERS = "different people have -0.3 to 0.2 (lite's scale; ArcFace's is alike), see metrics/fidelity/csim.py"
+SAME = "dlib's own threshold in lite's scale, see metrics/fidelity/csim.py; ArcFace takes less for the same person"
 MOVES = _must("peak_motion", B, "above", STILL, "the teaser's frozen clips have at most 0.03, its real ones at least 4")
 MOVES_IF_KNOWN = _may("peak_motion", B, "above", STILL, MOVES.why)
 KEPT = f"coding at CRF 35 keeps 0.877 to 0.944, blur with sigma = height / 72 0.61 to 0.835; {MEASURED}"
