@@ -1,13 +1,13 @@
 """Runs side by side: is a difference real, how large is it, and how many clips would show it?
 
-Each run is compared with a baseline, metric by metric and region by region (`metric_comparison.py`), with interval and
-test of `stats/paired.py`. The family of Holm's correction is all tests of one comparison. `comparable.py` says which runs
-are refused.
+Each run is compared with a baseline, metric by metric and region by region (`metric_comparison.py`), with interval
+and test of `stats/paired.py`. The family of Holm's correction is all tests of one comparison. `comparable.py` says
+which runs are refused.
 
-`Changes` say in words what differs between a run and its baseline: metrics and regions by direction and by how sure it
-is. The first kinds are inference, the others facts of the clips that were scored: that all of them are worse, or that none
-differs, needs no test and says nothing about others. With few identities only facts can be had, and they are much: a
-metric that is equal on every clip was not touched, and what was done to a system shows in those that were.
+`Changes` say in words what differs between a run and its baseline: metrics and regions by direction and by how sure
+it is. The first kinds are inference, the others facts of the clips that were scored: that all of them are worse, or
+that none differs, needs no test and says nothing about others. With few identities only facts can be had, and they are
+much: a metric that is equal on every clip was not touched, and what was done to a system shows in those that were.
 
 `Gains` say which region a run gained most in, in a unit that metrics share.
 """

@@ -6,10 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jwb_dh_v1.cli import data as cli_data
 from jwb_dh_v1.cli import judge as cli_judge
+from jwb_dh_v1.cli import metrics as cli_metrics
 from jwb_dh_v1.cli import publish as cli_publish
 from jwb_dh_v1.cli import results as cli_results
 from jwb_dh_v1.cli import score as cli_score
@@ -48,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_judge.add_commands(commands)
     cli_wer.add_commands(commands)
     cli_results.add_commands(commands)
+    cli_metrics.add_commands(commands)
     cli_publish.add_commands(commands)
     return parser
 
@@ -59,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         args = _parser().parse_args(argv)
+        if ":" in (getattr(args, "protocol", None) or ""):  # a table of the user's own, which may be in this folder
+            sys.path.insert(0, str(Path.cwd()))
         return int(args.run(args))
     except JwbError as error:
         print(f"jwb-dh: {error}", file=sys.stderr)

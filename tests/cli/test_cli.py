@@ -8,7 +8,7 @@ import sys
 import pytest
 from media import moving, write_mp4
 
-from jwb_dh_v1 import Result
+from jwb_dh_v1 import PROTOCOLS, Result
 
 PIXELS = ("--regions", "body", "--metrics", "ssim", "psnr")  # what needs no weights
 
@@ -142,3 +142,18 @@ def test_a_loop_of_links_fails_its_sample_only(folders):
     assert done.returncode == 0, done.stderr
     errors = {row.sample_id: row.error for row in Result.load(out).rows()}
     assert errors == {"clip 0": "", "clip 1": "Unreadable", "clip 2": "Unreadable"}
+
+
+def test_metrics_are_listed_with_what_they_need():
+    done = run("metrics", "--protocol", "lite")
+    assert done.returncode == 0, done.stderr
+    words = " ".join(done.stdout.split())
+    assert "lite/1" in words and "whisper-tiny.en" in words and "not in it" in words
+    assert all(name in done.stdout for name in PROTOCOLS["lite"].metrics)
+    assert "There is no protocol 'light'" in run("metrics", "--protocol", "light").stderr
+
+
+def test_a_table_in_the_current_folder_is_found_and_its_faults_are_said(tmp_path):
+    (tmp_path / "broken.py").write_text("TABLE = 1 / 0\n")
+    done = run("metrics", "--protocol", "broken:TABLE", cwd=tmp_path)
+    assert done.returncode == 2 and "ZeroDivisionError" in done.stderr and "Traceback" not in done.stderr
