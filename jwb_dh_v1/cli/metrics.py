@@ -19,7 +19,7 @@ def _metrics(args: argparse.Namespace) -> int:
     for table in chosen:
         shown = Table(title=f"{table.name}, boxes by {table.boxes}")
         for column in ("metric", "better", "regions", "needs", "weights", "licences"):
-            shown.add_column(column)
+            shown.add_column(column, overflow="fold", no_wrap=column == "metric")
         for metric in table.metrics.values():
             files = [name for name in metric.weights if "/" not in name]  # a model's small files go with it
             shown.add_row(

@@ -197,8 +197,8 @@ def _imported(place: str) -> Protocol:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # noqa: BLE001 - code of the user's own runs here
         raise SetupError(
-            f"The protocol {place} cannot be imported ({type(error).__name__}: {error}); install it, or name its folder "
-            "in PYTHONPATH."
+            f"The protocol {place} cannot be imported ({type(error).__name__}: {error}); install it, or name its "
+            "folder in PYTHONPATH."
         ) from None
     if not isinstance(found, Protocol):
         raise SetupError(f"{place} is a {type(found).__name__}, not a jwb_dh_v1.metrics.Protocol.")
