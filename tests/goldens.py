@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
 from jwb_dh_v1 import Clip, Sample
 from jwb_dh_v1.networks.network import network_of
@@ -17,6 +19,11 @@ from jwb_dh_v1.networks.pool import NetworkPool
 
 HERE = Path(__file__).parent / "golden"
 NAMES = ("still", "pan", "zoom_noise", "flicker", "person_like", "pan_fast", "odd_size")
+
+
+def some(names: Iterable[str], *kept: str) -> list[Any]:
+    """The cases for a test that takes long: those that are not kept run with --run-slow."""
+    return [name if name in kept else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def _module(name: str) -> ModuleType:

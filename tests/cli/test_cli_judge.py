@@ -55,6 +55,7 @@ def no_key_in(folder: Path) -> None:
             assert KEY.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.teaser
 @pytest.mark.parametrize("pairs", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_many_pairs_with_faults_and_a_kill(tmp_path: Path, pairs: int) -> None:
     """30 % faults and a SIGKILL: each pair is judged once or failed with its reason; no logged answer is paid twice."""

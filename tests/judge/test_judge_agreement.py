@@ -275,6 +275,7 @@ def verdicts(quality, noise, rng):
     return np.where(lead > 0.4, 1.0, np.where(lead < -0.4, 0.0, 0.5))
 
 
+@pytest.mark.teaser
 @pytest.mark.parametrize("each", [1, 3])
 @pytest.mark.parametrize("n", [30, 100, 300])
 def test_coverage_of_the_calibrated_rate(n, each):

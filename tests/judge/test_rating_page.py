@@ -112,6 +112,7 @@ def answer_by_keyboard(page, number):
     page.keyboard.press("Enter")
 
 
+@pytest.mark.teaser
 @pytest.mark.timeout(180)
 def test_two_people_rate_blind_in_a_browser(tmp_path):
     pytest.importorskip("gradio", reason="the page needs gradio")

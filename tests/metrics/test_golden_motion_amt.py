@@ -18,6 +18,8 @@ from jwb_dh_v1.errors import NotFinite, SetupError, TooShort, TooSmall
 from jwb_dh_v1.metrics.quality import motion_smoothness as smoothness
 from jwb_dh_v1.networks import amt
 
+pytestmark = pytest.mark.teaser  # large networks on seeded weights: minutes
+
 VALUE = 2e-5  # of the reference's README; seen: 1.2e-7, a wrong step moves 9e-5 or more
 PAIR = 5e-3  # grey levels, the same; seen 8e-5, a wrong step moves 0.023 or more
 PREDICTION = 5e-3  # mean and standard deviation of a predicted frame, grey levels: the same; seen 1.1e-4

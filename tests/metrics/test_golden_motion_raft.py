@@ -15,6 +15,8 @@ from jwb_dh_v1.errors import NotFinite, SetupError, TooShort, TooSmall
 from jwb_dh_v1.metrics.quality import dynamic_degree as motion
 from jwb_dh_v1.networks import raft
 
+pytestmark = pytest.mark.teaser  # large networks on seeded weights: minutes
+
 TABLE = golden("dynamic_degree")
 # Pixels: another summation order in 20 updates; seen 4e-6 over all 65 pairs, a wrong step moves 0.05 or more.
 PAIR = 1e-3

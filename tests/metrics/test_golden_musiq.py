@@ -15,6 +15,8 @@ from jwb_dh_v1.metrics.quality import imaging_quality
 from jwb_dh_v1.networks import musiq as musiq_net
 from jwb_dh_v1.networks.placement import by_onednn
 
+pytestmark = pytest.mark.teaser  # large networks on seeded weights: minutes
+
 # Frame scores, 0..100 (the value: a hundredth of it): another summation order. Seen 1.7e-5; the reference allows 5e-3,
 # but the smallest wrong step below, the GELU by tanh, moves 7e-4.
 SCORE = 2e-4

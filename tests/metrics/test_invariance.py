@@ -30,6 +30,8 @@ from jwb_dh_v1.networks.pool import CACHE_BYTES, NetworkPool
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.scoring.plan import make_plan
 
+pytestmark = pytest.mark.teaser  # large networks on seeded weights: minutes
+
 FRAMES, WIDTH, HEIGHT = 12, 160, 128  # half a second: the shortest in which a face counts as seen
 REGIONS = ["body", "face"]
 PEOPLE = 3

@@ -25,6 +25,7 @@ from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.preprocessing import batched
 
 pytestmark = [
+    pytest.mark.teaser,  # large networks on seeded weights: minutes
     pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning"),  # SciPy to the packages
     pytest.mark.filterwarnings("ignore:Matrix is singular"),
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),

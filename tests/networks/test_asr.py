@@ -26,6 +26,8 @@ from jwb_dh_v1.networks.weights import FILES, resolve
 from jwb_dh_v1.networks.whisper_large import LargeWhisper, load_checkpoint, load_large
 from jwb_dh_v1.scoring.plan import make_plan
 
+pytestmark = pytest.mark.teaser  # large networks on seeded weights: minutes
+
 toy = _module("whisper_toy")
 GOLDEN = golden("whisper")
 OBAMA = (  # the statement of 14 July 2015; the clip cuts the last word

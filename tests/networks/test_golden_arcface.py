@@ -16,6 +16,8 @@ from jwb_dh_v1.metrics.fidelity import csim as identity
 from jwb_dh_v1.networks import arcface, scrfd
 from jwb_dh_v1.networks.pool import NetworkPool
 
+pytestmark = pytest.mark.teaser  # large networks on seeded weights: minutes
+
 COSINE = 2e-5  # of plain crops: another summation order; seen 3.3e-7, the least wrong step below moves 1.06e-4
 ALIGNED = 1e-3  # of aligned crops: OpenCV 4.11 and 5.0 differ by up to 3e-4; seen 2.3e-5 (5.0), wrong steps 9.7e-3
 FEATURE = 1e-5  # of an embedding's length, for norms and components: summation order; seen 7e-7

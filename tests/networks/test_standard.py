@@ -28,6 +28,8 @@ from jwb_dh_v1.metrics.quality import consistency
 from jwb_dh_v1.networks.pool import NetworkPool
 from jwb_dh_v1.networks.weights import FILES
 
+pytestmark = pytest.mark.teaser  # large networks on seeded weights: minutes
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):

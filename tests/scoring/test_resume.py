@@ -181,6 +181,7 @@ def start(folders, out):
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.teaser
 @pytest.mark.parametrize("kills", [8, pytest.param(30, marks=pytest.mark.slow)])
 def test_kills_lose_nothing(folders, tmp_path, kills):
     calm = tmp_path / "calm"
