@@ -370,8 +370,8 @@ def few_identities(cells: Sequence[MetricComparison], draws: int, unit: Unit = "
         )
     if 1 < most < LEAST_RESAMPLED:
         notes.append(
-            f"Intervals over fewer than {LEAST_RESAMPLED} {noun} hold only if these differ about normally (92 % "
-            "instead of 95 % where they differ as exponentials do)."
+            f"Intervals over fewer than {LEAST_RESAMPLED} {noun} are Student's t at 99 %, which covers 95 % or more "
+            "even where these differ as exponentials do; word error rates and the like have none."
         )
     if unit == "clip":
         notes.append(

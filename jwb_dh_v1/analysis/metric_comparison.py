@@ -31,8 +31,7 @@ from jwb_dh_v1.analysis.wording import find, metrics_of, regions_of
 from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet, frechet_distance
 from jwb_dh_v1.scoring.result import Result
 from jwb_dh_v1.scoring.shard import stored_states
-from jwb_dh_v1.stats.jackknife import grouped, pseudo_values
-from jwb_dh_v1.stats.means import interval
+from jwb_dh_v1.stats.jackknife import grouped, jackknife_estimate, pseudo_values, standard_error
 from jwb_dh_v1.stats.paired import ALPHA, Difference, paired, without_round_off
 from jwb_dh_v1.stats.significance import DRAWS, NO_DIFFERENCE, flip, holm, smallest_p
 
@@ -156,19 +155,19 @@ def paired_sets(
     (a, a_left, sizes), (b, b_left, _) = (side.without_each(cell, common) for side in (ours, theirs))
     if not (np.isfinite(a_left).all() and np.isfinite(b_left).all()):
         return "too few features without one identity"
-    value, left = a - b, a_left - b_left
-    k = len(left)
+    left = a_left - b_left
+    k, number = len(left), len(common)
     # The distances are sums over thousands of products: what is below 1e-9 of them is rounding.
-    pseudo = without_round_off(pseudo_values(value, left, sizes), a_left, b_left)
-    shares = sizes / sizes.mean()
-    low, high, spread, method = interval(pseudo * shares, shares, resamples=0)
-    p, test = flip(pseudo * shares, [str(i) for i in range(k)], draws)
-    if spread is not None:
-        spread *= math.sqrt(len(common) / k)  # of an identity, where groups were left out
-    if k < len(common):
-        test = test.replace("identities", f"groups of the {len(common)} identities")
-    mean, best, number = float((pseudo * shares).mean()), smallest_p(k, draws), len(common)
-    return Difference(mean, low, high, number, number, f"jackknife: {method}", p, test, best, None, None, spread)
+    value = float(without_round_off(np.array(a - b), a_left, b_left))
+    left = without_round_off(left, a_left, b_left)
+    found = jackknife_estimate(value, left, sizes, n=number, clusters=number)
+    pseudo = pseudo_values(value, left, sizes)
+    p, test = flip(pseudo * sizes / sizes.mean(), [str(i) for i in range(k)], draws)
+    if k < number:
+        test = test.replace("identities", f"groups of the {number} identities")
+    spread = standard_error(value, left, sizes) * math.sqrt(number)
+    best = smallest_p(k, draws)
+    return Difference(value, found.low, found.high, number, number, found.method, p, test, best, None, None, spread)
 
 
 Unit = Literal["identity", "clip"]
@@ -315,7 +314,7 @@ def compare_cell(
         found = "distances of sets are compared by identities, not by clips" if unit == "clip" else found
     else:
         xs, ys = (np.array(values, dtype=np.float64) for values in (x, y))
-        found = paired(xs, ys, people, draws=draws, noun=NOUN[unit])
+        found = paired(xs, ys, people, score.range, draws=draws, noun=NOUN[unit])
         if pairs:
             means = float(xs.mean()), float(ys.mean())
         if isinstance(found, Difference):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy import linalg
 
 from jwb_dh_v1.errors import NotFinite, SampleError
 from jwb_dh_v1.stats.estimate import Estimate
-from jwb_dh_v1.stats.jackknife import grouped, standard_error, t_quantile
+from jwb_dh_v1.stats.jackknife import grouped, jackknife_estimate
 
 # Features are rounded to multiples of 2**-16 = 1.5e-5 (a uniform error of variance 2e-11 per dimension: 2e-8 in a
 # FID of 1280 dimensions), so that their products are multiples of 2**-32 and sums of them are exact in int64 up to
@@ -27,8 +27,6 @@ UNIT = 2**16
 # 2**21 numbers a side (8 MB: 1,024 rows of FID's 2,048, 32,768 of E-FID's 64), at most 16 rows of a clip part.
 SUBSET = 2**21
 PER_PART = 16
-
-LEAST_GROUPS = 4  # for an interval: at 2 it covers 0.89
 
 # Dimensions from which on a faster form of the Fréchet distance pays (`frechet_distance`).
 WIDE = 1024
@@ -267,27 +265,25 @@ class Frechet:
         scale, rest = 1.0, ""
         if any(side.rows is None for side in sides):
             subsets = [s.subset if s.rows is None else _subset(s.rows, s.groups, s.thin) for s in sides]
-            found = [subset for subset in subsets if subset]
-            if len(found) < 2:
+            known = [subset for subset in subsets if subset]
+            if len(known) < 2:
                 return Estimate(value, None, None, n, 0, "none: the shards are of version 0.1.0, which kept sums only")
-            limit = min(subset.limit for subset in found)
-            sides = [subset.below(limit).statistics() for subset in found]
-            kept, everyone = len(set(sides[0].groups)), len(found[0].everyone)
+            limit = min(subset.limit for subset in known)
+            sides = [subset.below(limit).statistics() for subset in known]
+            kept, everyone = len(set(sides[0].groups)), len(known[0].everyone)
             scale = math.sqrt(kept / everyone)
             rest = f", {kept} of {everyone} identities" if kept < everyone else ""
         part = Frechet(sides[0], sides[1], n)
         groups = grouped(part.generated.groups)
-        people = len(set(part.generated.groups))
-        if len(groups) < LEAST_GROUPS:
-            few = f"none: {people} identities are too few for an interval that covers"
-            return Estimate(value, None, None, n, people, few)
         left = [part.without(group).value() for group in groups]
-        if not all(math.isfinite(v) for v in left):
-            return Estimate(value, None, None, n, people, "none: too few frames without one identity")
         sizes = [sum(label in group for label in part.generated.groups) for group in groups]
-        half = t_quantile(len(groups)) * scale * standard_error(part.without(frozenset()).value(), left, sizes)
-        method = f"jackknife over {len(groups)} groups of identities{rest}, Student's t; for sets of this size"
-        return Estimate(value, max(0.0, value - half), value + half, n, people, method)
+        whole = part.without(frozenset()).value()
+        people = len(set(part.generated.groups))
+        found = jackknife_estimate(whole, left, sizes, n=n, clusters=people, scale=scale, note=rest)
+        if found.interval is None:
+            return replace(found, value=value)
+        half = (found.ends[1] - found.ends[0]) / 2
+        return replace(found, value=value, low=max(0.0, value - half), high=value + half)
 
     def pack(self) -> dict[str, np.ndarray]:
         """Arrays of the state."""

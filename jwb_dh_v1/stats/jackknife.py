@@ -19,9 +19,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+
+from jwb_dh_v1.stats.estimate import Estimate
+from jwb_dh_v1.stats.means import ROUND_OFF, students_t
 
 GROUPS = 20
+LEAST_GROUPS = 4  # for an interval: at 2 it covers 0.89
 
 
 def grouped(labels: Sequence[str]) -> list[frozenset[str]]:
@@ -53,6 +56,38 @@ def standard_error(value: float, left: Sequence[float] | np.ndarray, sizes: Sequ
     return math.sqrt(float(np.mean((pseudo_values(value, left, sizes) - value) ** 2 / (m.sum() / m - 1))))
 
 
-def t_quantile(groups: int, level: float = 0.95) -> float:
-    """Two-sided quantile of Student's t with groups - 1 degrees of freedom."""
-    return float(stats.t.ppf((1 + level) / 2, groups - 1))
+def jackknife_estimate(
+    value: float,
+    left: Sequence[float] | np.ndarray,
+    sizes: Sequence[int] | np.ndarray,
+    *,
+    n: int,
+    clusters: int,
+    scale: float = 1.0,
+    note: str = "",
+) -> Estimate:
+    """A statistic of sets with its 95 % interval: Student's t with g - 1 degrees of freedom, none below 4 groups.
+
+    Args:
+        value, left, sizes: as for `pseudo_values`; of the same rows.
+        n, clusters: for the estimate.
+        scale: of the standard error, sqrt(identities left out in turn / all) where these are a part of all.
+        note: which part, for `method`.
+
+    """
+    groups = len(left)
+    reason = ""
+    if groups < 2:
+        reason = "none: fewer than two identities"
+    elif groups < LEAST_GROUPS:
+        reason = f"none: {clusters} identities are too few for an interval that covers"
+    elif not np.isfinite(left).all():
+        reason = "none: too few features without one identity"
+    if reason:
+        return Estimate(value, None, None, n, clusters, reason)
+    error = standard_error(value, left, sizes)
+    if error <= ROUND_OFF * max(1.0, float(np.abs(left).max())):
+        return Estimate(value, None, None, n, clusters, "none: the identities do not differ")
+    half = students_t(groups) * scale * error
+    method = f"jackknife over {groups} groups of identities{note}, Student's t; for sets of this size"
+    return Estimate(value, value - half, value + half, n, clusters, method)

@@ -2,7 +2,8 @@
 
 How an interval is made (`Estimate.method` says which one it is):
 
-- 50 identities or more and an estimate within [0.1, 0.9]: percentile bootstrap over identities, 10,000 resamples.
+- 50 identities or more, an estimate within [0.1, 0.9], and wins and losses of 10 identities or more each: percentile
+  bootstrap over identities, 10,000 resamples. (Where nearly all are ties it covers 0.92, and all ties have no width.)
 - else: the Wilson score interval at an *effective* number of pairs. Wilson at the plain number takes p(1-p) for the
   variance of y; ties make it smaller, and with 30 % ties and more the interval covers 98-100 % instead of 95 %.
   The plain number is kept where it is right: verdicts without ties, one pair per identity.
@@ -28,6 +29,7 @@ from jwb_dh_v1.stats.estimate import LEVEL, Estimate
 
 RESAMPLES = 10_000
 FEW_IDENTITIES = 50  # below, and outside [0.1, 0.9], the percentile bootstrap covers too little (specs/speech.md, 5)
+LEAST_SIDE = 10  # identities with a win, and with a loss, for the bootstrap
 
 
 def rate_estimate(
@@ -67,7 +69,8 @@ def rate_estimate(
     sums = np.stack([np.bincount(place, w, len(names)) for w in (top, bottom)], axis=1).round(12)
     value = float(np.clip(sums[:, 0].sum() / sums[:, 1].sum(), 0, 1))
     filled = int((sums[:, 1] > 0).sum())
-    if filled >= FEW_IDENTITIES and 0.1 <= value <= 0.9:
+    sides = [len(np.unique(place[used & side])) for side in (2 * top > bottom, 2 * top < bottom)]
+    if filled >= FEW_IDENTITIES and 0.1 <= value <= 0.9 and min(sides) >= LEAST_SIDE:
         drawn = resampled_sums(sums, resamples, seed)
         drawn = drawn[drawn[:, 1] > 0]
         low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])

@@ -17,7 +17,6 @@ from made_runs import (
     made,
 )
 from rich.console import Console
-from scipy import stats
 
 from jwb_dh_v1 import Result, score
 from jwb_dh_v1.analysis.comparable import comparable, differing, labels, require_comparable
@@ -106,10 +105,10 @@ def test_pairs_by_hand() -> None:
     assert d is not None and (d.n, d.clusters) == (3, 2)
     assert d.value == pytest.approx(0.4 / 3) and got.effect == pytest.approx(0.4 / 3 / np.std([0.1, 0.3, 0], ddof=1))
     assert got.superiority == pytest.approx(2.5 / 3) and d.p == 1 == d.smallest_p
-    # Only p's clips differ: there is no second sign to flip. With two identities Student's t has one degree of freedom.
+    # Only p's clips differ: there is no second sign to flip.
     e = np.array([0.4 - 0.4 / 3 * 2, -0.4 / 3])
-    half = stats.t.ppf(0.975, 1) * math.sqrt(2 * np.sum(e**2)) / 3
-    assert (d.low, d.high) == (pytest.approx(d.value - half), pytest.approx(d.value + half))
+    assert d.spread == pytest.approx(math.sqrt(2) * math.sqrt(2 * np.sum(e**2)) / 3)
+    assert (d.low, d.high, d.method) == (None, None, "none: 2 identities are too few for an interval that covers")
     notes = " ".join(compare([a, b]).notes)
     assert "body 1 in b, 1 in a" in notes and "With 2 identities p cannot be below 0.5" in notes
 
@@ -138,7 +137,7 @@ def test_equal_constant_and_infinite_differences() -> None:
     same, shifted, lost = (got[n, "ssim", "body"] for n in "bcd")
     assert (same.verdict, same.effect, same.superiority, same.clips_needed) == ("equal", 0.0, 0.5, None)
     assert shifted.verdict == "better" and shifted.effect == math.inf
-    assert shifted.difference is not None and shifted.difference.low == shifted.difference.high == 0.125
+    assert shifted.difference is not None and shifted.difference.method == "none: the identities do not differ"
     assert lost.verdict == "no test" and "infinite" in lost.why and lost.holm is None and got.family == 2
     assert json.loads(got.to_json())["cells"][1]["effect"] == "inf"
 

@@ -95,21 +95,24 @@ def test_blurred_is_beyond_recompressed_and_the_others_beyond_both(runs: dict[st
             (one,) = compare([run, runs["swapped"]], metrics=["csim"]).changes
             assert one["worse on every clip"] == {LIKENESS}, system
             cell = compare([run, runs["swapped"]])["swapped", *LIKENESS]
-            assert cell.difference is not None and cell.difference.high is not None and cell.difference.high < 0
+            assert cell.difference is not None and cell.difference.low is not None and cell.difference.above == 0
 
 
 @pytest.mark.parametrize("system", DONE)
 def test_intervals_over_people_exclude_no_difference_where_the_damage_is_even(
     system: str, against_copy: Comparison
 ) -> None:
-    """Intervals are wide with four people, but damage that hits every picture alike is seen even so."""
+    """Intervals are wide with four people (t at 99 %), but damage that hits every picture alike is seen even so."""
     must = {
         "recompressed": [("ssim", "body"), ("ssim", "face"), ("psnr", "body"), ("psnr", "face")],
-        "blurred": [("ssim", "body"), ("ssim", "face"), ("psnr", "body"), ("psnr", "face"), LIKENESS],
-        "frozen": [*DYNAMIC, *STEADY, ("ssim", "body"), ("psnr", "body"), LIKENESS],
+        "blurred": [("ssim", "body"), ("ssim", "face"), ("psnr", "body"), ("psnr", "face")],
+        "frozen": [*DYNAMIC, ("ssim", "body"), ("psnr", "body"), LIKENESS],
         "swapped": [("ssim", "body"), ("ssim", "face"), ("psnr", "body"), LIKENESS],
-        "garbled": [WER],
+        "garbled": [],
     }[system]
+    if system == "garbled":  # a word error rate of four people has no interval that covers
+        gap = against_copy[system, *WER].difference
+        assert gap is not None and gap.low is None and gap.method.startswith("none: 4 identities are too few")
     for cell in must:
         d = against_copy[system, *cell].difference
         assert d is not None and d.low is not None and d.high is not None and d.low * d.high > 0, cell
@@ -150,8 +153,8 @@ def test_of_these_people_the_pictures_are_significantly_worse_and_the_words_are_
     assert found[system, *WER].verdict == "equal"
     for cell in found.cells:
         d = cell.difference
-        assert d is not None and d.low is not None and d.high is not None
-        assert d.high < 0 or (cell.metric, cell.region) == WER
+        assert d is not None
+        assert (d.high is not None and d.high < 0) or (cell.metric, cell.region) == WER
 
 
 def test_of_these_people_a_frozen_picture_moves_significantly_less(runs: dict[str, Result]) -> None:

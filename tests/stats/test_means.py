@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jwb_dh_v1.stats.means import MOST_RESAMPLED, interval, mean_estimate
+from jwb_dh_v1.stats.means import MOST_RESAMPLED, mean_estimate
 
 PEOPLE = [f"p{i}" for i in range(400)]
 
@@ -69,9 +69,10 @@ def test_where_there_is_none_the_reason_is_given(values, people, bounds, reason)
 
 
 def test_many_identities_are_not_drawn():
-    """Where both agree: at the limit Student's t is within 10 % of the wider of both."""
+    """At the limit Student's t is within 30 % of the wider of both."""
     values = np.random.default_rng(1).normal(size=MOST_RESAMPLED + 1)
-    low, high, _, method = interval(values, np.ones(len(values)))
-    assert method == f"Student's t over {len(values)} identities"
-    wider = interval(values[1:], np.ones(MOST_RESAMPLED))
-    assert high - low == pytest.approx(wider[1] - wider[0], rel=0.1)
+    alone = mean_estimate(values, [str(i) for i in range(len(values))])
+    assert alone.method == f"Student's t over {len(values)} identities"
+    wider = mean_estimate(values[1:], [str(i) for i in range(MOST_RESAMPLED)])
+    ratio = (wider.ends[1] - wider.ends[0]) / (alone.ends[1] - alone.ends[0])
+    assert 1 < ratio < 1.3  # 2.33 / 1.96 is 1.19: bootstrap-t at 98 %, known to 0.06 standard errors

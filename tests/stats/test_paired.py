@@ -14,7 +14,7 @@ from made_runs import (
 from scipy import stats
 
 from jwb_dh_v1.analysis.compare import compare, identities_for
-from jwb_dh_v1.stats.means import interval
+from jwb_dh_v1.stats.means import bootstrap_t, mean_estimate, standard_error, students_t
 from jwb_dh_v1.stats.paired import needed, paired, power
 from jwb_dh_v1.stats.significance import flip, holm, smallest_p
 
@@ -38,13 +38,11 @@ def drawn(rng: np.random.Generator, kind: str, people: int, each: int) -> np.nda
 def shares(kind: str, people: int, draws: int) -> tuple[float, float]:
     """Coverage and false positives with 3 clips per identity."""
     rng = np.random.default_rng(11)
-    place = np.repeat(np.arange(people), 3)
-    names, counts = place.astype(str), np.full(people, 3.0)
+    names = np.repeat(np.arange(people), 3).astype(str)
     hits = false = 0
     for k in range(draws):
         d = drawn(rng, kind, people, 3)
-        low, high, _, _ = interval(np.bincount(place, d), counts, resamples=2000)
-        assert low is not None and high is not None
+        low, high = mean_estimate(d, names, resamples=2000).ends
         hits += low <= 0 <= high
         false += flip(d, names, 200, k)[0] <= 0.05  # a seed each, so that the errors of few draws are independent
     return hits / draws, false / draws
@@ -54,32 +52,32 @@ def shares(kind: str, people: int, draws: int) -> tuple[float, float]:
 @pytest.mark.parametrize("people", [6, 10, 30, 100])
 @pytest.mark.parametrize("kind", ["normal", "exponential", "t3", "mixed"])
 def test_coverage_and_false_positives(kind: str, people: int) -> None:
-    """2,000 draws; the standard error of a share is 0.005. The figures stand in `paired.py`.
+    """2,000 draws; the standard error of a share is 0.005. The figures are in `paired.py`.
 
-    95 % is stated, and 0.94 to 0.98 is held: no distribution may fall below by more than two standard errors, and
-    where identities are few the wider of two intervals may cover more.
+    95 % is stated: no distribution may fall below by more than two standard errors, and the wider of two intervals,
+    one of them at 98 %, may cover more.
     """
     coverage, false = shares(kind, people, 2000)
-    assert 0.94 <= coverage <= 0.98
+    assert 0.94 <= coverage <= 0.995
     # At 6 the exact test reaches 0.031 at best; exponential differences are not symmetric, which it asks for.
     assert false <= (0.085 if kind in ("exponential", "mixed") else 0.06)
     print(f"{kind} {people}: coverage {coverage:.3f}, false positives {false:.3f}")
 
 
 def test_coverage_at_a_glance() -> None:
-    """The worst case for Student's t, 400 draws, in a second. With 2,000 it is 0.950; t alone has 0.92."""
+    """The worst case for Student's t, which alone covers 0.92; 400 draws, in a second."""
     coverage, _ = shares("exponential", 6, 400)
-    assert 0.92 <= coverage <= 0.985  # three standard errors of 0.011
+    assert 0.93 <= coverage <= 1  # seen with 2,000: 0.97; three standard errors are 0.026
 
 
 def test_an_interval_holds_students_t() -> None:
     rng = np.random.default_rng(12)
     for people in (6, 12, 40):
         sums = rng.exponential(1, people)
-        low, high, spread, method = interval(sums, np.ones(people))
+        found = mean_estimate(sums, [str(i) for i in range(people)])
         half = stats.t.ppf(0.975, people - 1) * sums.std(ddof=1) / math.sqrt(people)
-        assert low is not None and high is not None and spread == pytest.approx(sums.std(ddof=1))
-        assert low <= sums.mean() - half + 1e-12 and high >= sums.mean() + half - 1e-12 and "wider" in method
+        low, high = found.ends
+        assert low <= sums.mean() - half + 1e-12 and high >= sums.mean() + half - 1e-12 and "wider" in found.method
         assert high > sums.mean() + half + 1e-3  # to the right, where the tail is
 
 
@@ -88,9 +86,8 @@ def test_forgetting_identities_would_not_do() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(1000):
-        low, high, _, _ = interval(clustered(rng, 30, 3, False), np.ones(90), resamples=0)
-        assert low is not None and high is not None
-        hits += low <= 0 <= high
+        d = clustered(rng, 30, 3, False)
+        hits += abs(d.mean()) <= students_t(90) * standard_error(d, np.ones(90))
     assert hits / 1000 < 0.9
 
 
@@ -103,27 +100,49 @@ def test_standard_error_is_statsmodels_cluster_robust(people: int) -> None:
     # statsmodels' small-sample factor is G / (G - 1) * (n - 1) / (n - 1) for a constant alone.
     fit = sm.OLS(d, np.ones(len(d))).fit(cov_type="cluster", cov_kwds={"groups": names})
     sums, counts = np.bincount(names, d), np.bincount(names).astype(float)
-    low, high, spread, method = interval(sums, counts)
-    assert spread is not None and spread == pytest.approx(fit.bse[0] * math.sqrt(people), rel=1e-12)
-    if people < 6:
-        assert method == "Student's t over 5 identities"
-        half = stats.t.ppf(0.975, people - 1) * fit.bse[0]
-        assert (low, high) == (pytest.approx(d.mean() - half), pytest.approx(d.mean() + half))
+    assert standard_error(sums, counts) == pytest.approx(fit.bse[0], rel=1e-12)
+    found = paired(d, np.zeros(len(d)), names.astype(str), draws=10)
+    assert not isinstance(found, str)
+    assert found.spread == pytest.approx(fit.bse[0] * math.sqrt(people), rel=1e-12)
 
 
 def test_bootstrap_t_is_the_textbooks() -> None:
     """Efron and Tibshirani 12.5 written out, with other random numbers."""
     rng = np.random.default_rng(2)
     d = rng.exponential(1, 25)
-    low, high, _, method = interval(d, np.ones(25))
+    low, high = bootstrap_t(d, np.ones(25), level=0.95)
     drawn = d[rng.integers(0, 25, (20_000, 25))]
     t = (drawn.mean(axis=1) - d.mean()) / (drawn.std(axis=1, ddof=1) / 5)
     want = d.mean() - np.quantile(t, [0.975, 0.025]) * d.std(ddof=1) / 5
-    students = d.mean() + stats.t.ppf([0.025, 0.975], 24) * d.std(ddof=1) / 5
-    assert method == "the wider of Student's t over 25 identities and bootstrap-t, 4000 resamples, seed 0"
     # 0.03: Monte Carlo error of both, 0.04 of the quantiles' own scale of 2 to 4 standard errors of 0.2.
-    assert high == pytest.approx(max(want[1], students[1]), abs=0.06) and want[1] > students[1] + 0.04
-    assert low == pytest.approx(min(want[0], students[0]), abs=0.03)
+    assert high == pytest.approx(want[1], abs=0.06)
+    assert low == pytest.approx(want[0], abs=0.03)
+    wider = bootstrap_t(d, np.ones(25))
+    assert wider[0] < low and wider[1] > high + 0.04
+
+
+def test_differences_of_rates_are_never_without_width() -> None:
+    """Twelve of twelve equal: Tango's score interval of no discordant pair in n is +- z**2 / (n + z**2)."""
+    people = [f"p{i}" for i in range(12)]
+    found = paired(np.ones(12), np.ones(12), people, (0, 1))
+    assert not isinstance(found, str)
+    z2 = float(stats.norm.ppf(0.975)) ** 2
+    assert (found.low, found.high) == pytest.approx((-z2 / (12 + z2), z2 / (12 + z2)), rel=1e-9)
+    assert found.value == 0 and found.test == "no clip differs"
+
+
+@pytest.mark.parametrize(
+    ("ours", "bounds", "reason"),
+    [
+        ([0.1, 0.2], (0, 1), "2 identities are too few for an interval that covers"),
+        ([0.1, 0.2, 0.4, 0.3], (0, None), "4 identities are too few for an interval that covers"),
+        ([0.3] * 8, (0, 1), "the identities do not differ"),
+    ],
+)
+def test_where_no_interval_covers_there_is_none(ours: list[float], bounds: tuple[float, float], reason: str) -> None:
+    found = paired(ours, [0.05] * len(ours), [str(i) for i in range(len(ours))], bounds)
+    assert not isinstance(found, str)
+    assert (found.low, found.high, found.method) == (None, None, f"none: {reason}")
 
 
 @pytest.mark.parametrize("people", [10, 30])

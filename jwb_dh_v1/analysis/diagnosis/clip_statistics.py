@@ -1,7 +1,7 @@
 """What failure signatures look at: quantities of one clip made of its rows, their means, and what is usual for them.
 
 Most are a metric's own value. The others (`MEASURES`) are read from curves, coverage, status and facts, so that a run
-without them says what it lacks. A mean is over clips, each counted once, with the interval of `stats.means.interval`
+without them says what it lacks. A mean is over clips, each counted once, with the interval of `stats.means.mean_estimate`
 (clustered by identity); it can differ from the table's score, which weighs clips by parts and may count lost clips.
 
 When a clip goes wrong is read from its curves; frames are numbered from 0 in the clip that was scored.
@@ -18,7 +18,7 @@ import numpy as np
 
 from jwb_dh_v1.analysis.wording import title
 from jwb_dh_v1.scoring.result import Result, Row
-from jwb_dh_v1.stats.means import interval
+from jwb_dh_v1.stats.means import mean_estimate
 
 Cell = tuple[str, str]
 Rows = Mapping[Cell, Row]  # of one clip
@@ -176,17 +176,19 @@ def _misshaped(rows: Rows, region: str) -> float | None:
 
 FLOW, FLOOR = "the whole curve of dynamic_degree", "wer with the real clips' rate (its floor)"
 SHARE, POSITIVE = (0.0, 1.0), (0.0, None)
+SEEN = (0.0, 1024.0)  # no motion is longer than a picture of 256 px on its shorter side and thrice that on the other
 MEASURES: Mapping[str, Measure] = {
-    "peak_motion": Measure("largest motion (px at 256)", FLOW, _peak_motion, "dynamic_degree", POSITIVE),
+    "peak_motion": Measure("largest motion (px at 256)", FLOW, _peak_motion, "dynamic_degree", SEEN),
     "still_end": Measure("share of the clip that is still at its end", FLOW, _still_end, "dynamic_degree", SHARE),
     "part_motion": Measure("motion of the part over that of the body", FLOW, _part_motion, "dynamic_degree", POSITIVE),
     "csim_begin": Measure("CSIM in the first third", "the curve of csim", _csim_begin, "csim", (None, 1.0)),
     "csim_end": Measure("CSIM in the last third", "the curve of csim", _csim_end, "csim", (None, 1.0)),
     "sc_gap": Measure(
         "subject consistency of the part minus the body's", "subject_consistency on the part and on the body",
-        _gap("subject_consistency"), "subject_consistency"),
+        _gap("subject_consistency"), "subject_consistency", (-1.0, 1.0)),
     "psnr_gap": Measure(
-        "PSNR of the part minus the body's (dB)", "psnr on the part and on the body", _gap("psnr"), "psnr"),
+        "PSNR of the part minus the body's (dB)", "psnr on the part and on the body",
+        _gap("psnr"), "psnr", (-100.0, 100.0)),
     "found": Measure(
         "share of the part's time in the real clip in which it is found", "coverage of ssim and subject_consistency",
         _found, "subject_consistency", SHARE),
@@ -236,15 +238,8 @@ def mean(
     limits: tuple[float | None, float | None] = (None, None),
 ) -> Measured:
     """The mean over clips with its interval over identities, cut off where no value can be."""
-    values = np.array(list(by_clip.values()), np.float64)
-    if not np.isfinite(values).all():
-        return Measured(float(np.mean(values)), None, None, len(values), by_clip)
-    _, place = np.unique([identities[sample] for sample in by_clip], return_inverse=True)
-    counts = np.bincount(place).astype(np.float64)
-    low, high, _, _ = interval(np.bincount(place, values), counts)
-    low = low if low is None or limits[0] is None else max(low, limits[0])
-    high = high if high is None or limits[1] is None else min(high, limits[1])
-    return Measured(float(values.mean()), low, high, len(values), by_clip)
+    found = mean_estimate(list(by_clip.values()), [identities[sample] for sample in by_clip], bounds=limits)
+    return Measured(found.value, found.low, found.high, found.n, by_clip)
 
 
 class DiagnosedRun:
