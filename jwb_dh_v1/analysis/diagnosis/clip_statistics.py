@@ -2,7 +2,8 @@
 
 Most are a metric's own value. The others (`MEASURES`) are read from curves, coverage, status and facts, so that a run
 without them says what it lacks. A mean is over clips, each counted once, with the interval of
-`stats.means.mean_estimate` (clustered by identity); it can differ from the table's score, which weighs clips by parts and may count lost clips.
+`stats.means.mean_estimate` (clustered by identity); it can differ from the table's score,
+which weighs clips by parts and may count lost clips.
 
 When a clip goes wrong is read from its curves; frames are numbered from 0 in the clip that was scored.
 """
