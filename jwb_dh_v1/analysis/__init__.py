@@ -6,7 +6,6 @@ Example:
     >>> for cell in compare(runs).cells:  # doctest: +SKIP
     ...     print(cell.metric, cell.region, cell.difference.value, cell.holm, cell.verdict)
 
-
 """
 
 from jwb_dh_v1.analysis.ablate import ablate as ablate

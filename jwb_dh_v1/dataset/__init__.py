@@ -7,7 +7,6 @@ Example:
 
 `dataset.build` makes datasets.
 
-
 """
 
 from jwb_dh_v1.dataset.check import check as check

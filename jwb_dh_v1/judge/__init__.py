@@ -8,7 +8,6 @@ Example:
 
 `judge.backends` are the models that can be asked, `judge.people` the ratings that judges are held to.
 
-
 """
 
 from jwb_dh_v1.judge.items import Items as Items

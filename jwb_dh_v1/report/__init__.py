@@ -1,10 +1,12 @@
 """What people look at: the HTML report with its drawings, pictures and players; tables for the terminal.
 
 Example:
+    >>> from pathlib import Path
     >>> from jwb_dh_v1 import Result
-    >>> write_report(Result.load("runs/mine"), "runs/mine/report.html")  # doctest: +SKIP
+    >>> from jwb_dh_v1.dataset import pair
+    >>> samples = pair("generated/", "jwb-dh-v1")  # for the clips; None leaves pictures out  # doctest: +SKIP
+    >>> write_report(Result.load("runs/mine"), samples, Path("runs/mine/report.html"))  # doctest: +SKIP
     >>> print_table(Result.load("runs/mine"))  # doctest: +SKIP
-
 
 """
 

@@ -5,7 +5,6 @@ Example:
     >>> f"{found.value:.3f} [{found.low:.2f}, {found.high:.2f}]", found.method
     ('0.905 [0.84, 0.97]', "Student's t at 99% over 4 identities")
 
-
 """
 
 from jwb_dh_v1.stats.agreement import kappa as kappa

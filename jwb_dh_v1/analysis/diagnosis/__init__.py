@@ -5,7 +5,6 @@ Example:
     >>> for finding in diagnose(Result.load("runs/mine")).findings:  # doctest: +SKIP
     ...     print(finding)
 
-
 """
 
 from jwb_dh_v1.analysis.diagnosis.clip_statistics import Measured as Measured
