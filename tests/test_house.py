@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 import os
 import shutil
 import subprocess
@@ -88,3 +90,4 @@ def test_every_room_has_a_face(room: Path) -> None:
     names = [a.name for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names]
     low, high = {"cli": (2, 2), "integrations": (0, 0)}.get(room.name, (5, 10))
     assert low <= len(names) <= high, names
+    assert doctest.testmod(importlib.import_module(f"jwb_dh_v1.{room.name}")).failed == 0

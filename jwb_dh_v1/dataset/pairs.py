@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -72,11 +72,21 @@ def videos_in(folder: Path) -> dict[str, Path]:
         DataNotFound: no such folder, or no video in it.
 
     """
+    return files_in(folder, VIDEOS, "videos")
+
+
+def files_in(folder: Path, endings: Sequence[str], what: str) -> dict[str, Path]:
+    """The files of a folder with one of some endings, by name without ending, sorted; hidden ones are passed over.
+
+    Raises:
+        DataNotFound: no such folder, or no such file in it.
+
+    """
     if not folder.is_dir():
-        raise DataNotFound(f"{folder} is no folder of videos.")
-    found = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in VIDEOS and not p.name.startswith(".")}
+        raise DataNotFound(f"{folder} is not a folder of {what}.")
+    found = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in endings and not p.name.startswith(".")}
     if not found:
-        raise DataNotFound(f"{folder} holds no video ({', '.join(VIDEOS)}).")
+        raise DataNotFound(f"{folder} holds no {what} ({', '.join(endings)}).")
     return found
 
 

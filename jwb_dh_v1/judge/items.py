@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jwb_dh_v1.dataset.pairs import VIDEOS
+from jwb_dh_v1.dataset.pairs import VIDEOS, files_in
 from jwb_dh_v1.errors import DataNotFound, SampleError
 from jwb_dh_v1.judge.question import JudgeItem
 from jwb_dh_v1.judge.request import TARGET_LUFS, Speech, prepare
@@ -45,13 +45,7 @@ def recordings_in(folder: str | Path) -> dict[str, Path]:
         DataNotFound: no such folder, or nothing to hear in it.
 
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataNotFound(f"{folder} is no folder of recordings.")
-    found = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SOUNDS and not p.name.startswith(".")}
-    if not found:
-        raise DataNotFound(f"{folder} holds no recording ({', '.join(SOUNDS)}).")
-    return found
+    return files_in(Path(folder), SOUNDS, "recordings")
 
 
 def texts_of(data: str | Path, split: str = "evaluation", revision: str | None = None, real: bool = False) -> Any:

@@ -72,7 +72,7 @@ class WordErrorState(Mean):
     A `Mean` may be added, which stands for clips of which only a rate is known.
 
     Attributes:
-        floor: the rates of the real clips, heard in the same way.
+        reference_wer: the rates of the real clips, heard in the same way.
         substitutions, deletions, insertions, units: sums; units are the words (characters) of the transcripts.
         by_character: clips whose units are characters.
         unheard: clips in which no word was heard; they count as all deletions, a rate of 1.
@@ -80,7 +80,7 @@ class WordErrorState(Mean):
 
     """
 
-    floor: Mean = Mean()
+    reference_wer: Mean = Mean()
     substitutions: int = 0
     deletions: int = 0
     insertions: int = 0
@@ -94,7 +94,7 @@ class WordErrorState(Mean):
         rates = super().__add__(other)
         theirs = other if isinstance(other, WordErrorState) else WordErrorState()
         counts = (getattr(self, name) + getattr(theirs, name) for name in WORD_COUNTS)
-        return WordErrorState(rates.total, rates.n, rates.infinite, self.floor + theirs.floor, *counts)
+        return WordErrorState(rates.total, rates.n, rates.infinite, self.reference_wer + theirs.reference_wer, *counts)
 
     @property
     def micro(self) -> float:
@@ -111,14 +111,14 @@ class WordErrorState(Mean):
     def pack(self) -> dict[str, np.ndarray]:
         """Arrays of the state."""
         packed = super().pack() | {"words": np.array([getattr(self, name) for name in WORD_COUNTS])}
-        return packed | {f"floor.{key}": array for key, array in self.floor.pack().items()}
+        return packed | {f"floor.{key}": array for key, array in self.reference_wer.pack().items()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> WordErrorState:
         """The inverse of `pack`."""
         rates = Mean.from_arrays(arrays)
-        floor = Mean.from_arrays({k.partition(".")[2]: v for k, v in arrays.items() if k.startswith("floor.")})
-        return cls(rates.total, rates.n, rates.infinite, floor, *(int(c) for c in arrays["words"]))
+        reference_wer = Mean.from_arrays({k.partition(".")[2]: v for k, v in arrays.items() if k.startswith("floor.")})
+        return cls(rates.total, rates.n, rates.infinite, reference_wer, *(int(c) for c in arrays["words"]))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from jwb_dh_v1.errors import MissingWeights, SetupError, TermsNotAccepted, WrongHash
-from jwb_dh_v1.files import CHUNK, sha256_of
+from jwb_dh_v1.files import CHUNK, replaced_when_whole, sha256_of
 from jwb_dh_v1.hub import hub_errors, reason
 from jwb_dh_v1.networks.weights_table import FILES as FILES
 from jwb_dh_v1.networks.weights_table import TERMS as TERMS
@@ -251,8 +251,7 @@ def _fetch_one(file: File, scratch: Path, archives: dict[str, Path], say: Callab
             raise WrongHash(f"{source} gave sha256 {digest[:12]}... for {file.name}, expected {file.sha256[:12]}...")
         target = cached(file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(path, partial)
-        partial.replace(target)
+        with replaced_when_whole(target) as partial:
+            shutil.copyfile(path, partial)
         return target
     raise MissingWeights(f"{file.name} could not be fetched:\n  " + "\n  ".join(reasons))

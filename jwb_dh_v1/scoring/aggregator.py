@@ -133,8 +133,8 @@ def _word_note(state: WordErrorState) -> str:
     unit = {0: "words", state.n: "characters"}.get(state.by_character, "words and characters")
     counts = f"{state.substitutions} substituted, {state.deletions} deleted, {state.insertions} inserted"
     said = [f"mean of clips; over all {state.units} {unit} {state.micro:.3f} ({counts})"]
-    if state.floor.n:
-        said.append(f"the real clips have {state.floor.value():.3f} (n {state.floor.n})")
+    if state.reference_wer.n:
+        said.append(f"the real clips have {state.reference_wer.value():.3f} (n {state.reference_wer.n})")
     if state.unheard:
         without = f", without them {state.produced:.3f}" if state.unheard < state.n else ""
         said.append(f"clips in which no word was heard: {state.unheard}{without}")

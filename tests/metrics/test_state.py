@@ -93,7 +93,7 @@ def test_words_are_a_mean_that_counts(clips, random):
     assert whole.micro == (s + d + i) / (s + d + hits)
     assert (whole.substitutions, whole.deletions, whole.insertions, whole.units) == (s, d, i, s + d + hits)
     floors = [floor for _, floor in clips if floor is not None]
-    assert whole.floor == total([Mean(), *map(Mean.of, floors)])
+    assert whole.reference_wer == total([Mean(), *map(Mean.of, floors)])
     # clips of which only a rate is known (those that failed, under another policy) raise the mean and no count
     filled = whole + Mean.of(2.0)
     assert isinstance(filled, WordErrorState) and filled.n == whole.n + 1 and filled.micro == whole.micro

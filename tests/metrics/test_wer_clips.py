@@ -126,7 +126,7 @@ def test_a_clip_that_says_nothing_has_all_its_words_wrong(kind, metric, request)
     sample = Sample("a", request.getfixturevalue(kind), transcript="red green blue")
     found = metric(sample)
     assert isinstance(found, WordErrorState) and found.value() == found.micro == 1
-    assert (found.deletions, found.units, found.unheard, found.floor.n) == (3, 3, 1, 0)
+    assert (found.deletions, found.units, found.unheard, found.reference_wer.n) == (3, 3, 1, 0)
     facts = (speech.lite_wer_facts if metric is speech.lite_wer else speech.wer_facts)(sample)
     assert facts["flags"] == ["empty_hypothesis", "no_speech"]
     assert (facts["heard"], facts["given"], facts["floor"], facts["wer"]) == ("", False, None, 1)
@@ -160,7 +160,7 @@ def test_sound_that_cannot_be_decoded_fails(folder, mute):
     with pytest.raises(BadAudio):
         speech.wer(Sample("a", bad, transcript="one"))
     found = speech.wer(Sample("a", mute, bad, transcript="one"))  # the real clip's fault is not the sample's
-    assert (found.value(), found.floor.n) == (1, 0)
+    assert (found.value(), found.reference_wer.n) == (1, 0)
 
 
 # --------------------------------------------------------------------------------------------------- the real ear
@@ -184,7 +184,7 @@ def test_a_real_clip_is_heard_as_well_as_stated(models):
     """specs/weights.md: 0.176, which is 3 of 17 words ("together were", and the last word is cut)."""
     clip = Clip(resolve("obama-speech"), models=models)
     found = speech.lite_wer(Sample("a", clip, clip, transcript=OBAMA))
-    assert found.value() == found.floor.value() == 3 / 17
+    assert found.value() == found.reference_wer.value() == 3 / 17
     assert (found.substitutions + found.deletions + found.insertions, found.units) == (3, 17)
 
 

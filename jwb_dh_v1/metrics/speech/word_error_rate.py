@@ -2,7 +2,7 @@
 
 Texts are compared by the profile `jwb_v1` (`wer_profiles.py`). A clip without sound, or with a silent track, said none
 of its words: all are deleted, WER 1. The recogniser's own errors are in every value, so the real clip is heard by the
-same ear, and its WER is the floor that stands beside.
+same ear, and its WER is reported next to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jwb_dh_v1.metrics.wer import Errors, errors
 from jwb_dh_v1.metrics.wer_profiles import base
 from jwb_dh_v1.networks import whisper, whisper_large
 
-Ear = Callable[[Clip, str], str]  # clip and language -> the words heard
+Recognize = Callable[[Clip, str], str]  # clip and language -> the words heard
 
 
 def word_errors(reference: str, hypothesis: str | None, language: str = "en") -> dict[str, Any]:
@@ -74,20 +74,21 @@ def _large(clip: Clip, language: str) -> str:
     return whisper_large.text_of(clip, language)
 
 
-def _facts(sample: Sample, ear: Ear) -> dict[str, Any]:
-    """The errors' facts, the words as they came, the flag `no_speech` for a missing or silent track, the floor.
+def _facts(sample: Sample, recognize: Recognize) -> dict[str, Any]:
+    """The errors' facts, the words heard, the flag `no_speech` for a missing or silent track, the real clip's WER.
 
-    `given` says that the words heard came with the sample; there is no floor then, as no ear was asked.
+    `given` says that the words heard came with the sample; there is no WER of the real clip then, as no recognizer was
+    asked.
     """
-    found, floor, heard = _measure(sample, ear)
+    found, reference_wer, heard = _measure(sample, recognize)
     facts = found.facts()
     given = sample.hypothesis is not None
     if not given and _mute(sample.generated):
         facts["flags"].append("no_speech")
-    return facts | {"heard": heard, "given": given, "floor": floor.value() if floor.n else None}
+    return facts | {"heard": heard, "given": given, "floor": reference_wer.value() if reference_wer.n else None}
 
 
-def _measure(sample: Sample, ear: Ear) -> tuple[Errors, Mean, str]:
+def _measure(sample: Sample, recognize: Recognize) -> tuple[Errors, Mean, str]:
     """Errors of the generated clip, the real clip's rate if it can be had, and the words as they were heard."""
     if sample.transcript is None:
         raise NotApplicable("there is no transcript")
@@ -96,32 +97,32 @@ def _measure(sample: Sample, ear: Ear) -> tuple[Errors, Mean, str]:
         raise NotApplicable("the transcript has no words")
     if sample.hypothesis is not None:
         return errors(said, sample.hypothesis, language=language), Mean(), sample.hypothesis
-    if ear is _tiny and language != "en":  # silent clips would be all that is scored in another language
+    if recognize is _tiny and language != "en":  # silent clips would be all that is scored in another language
         raise NotApplicable(f"Whisper tiny.en hears English only, the transcript is in {sample.language!r}")
-    heard = "" if _mute(sample.generated) else ear(sample.generated, language)
-    return errors(said, heard, language=language), _floor(sample, said, ear, language), heard
+    heard = "" if _mute(sample.generated) else recognize(sample.generated, language)
+    return errors(said, heard, language=language), _reference_wer(sample, said, recognize, language), heard
 
 
 def _mute(clip: Clip) -> bool:
     return clip.audio is None or clip.audio.silent
 
 
-def _floor(sample: Sample, said: str, ear: Ear, language: str) -> Mean:
+def _reference_wer(sample: Sample, said: str, recognize: Recognize, language: str) -> Mean:
     """The real clip's rate; nothing where it says nothing or cannot be heard, which is not the sample's fault."""
     try:
         if sample.reference is None or _mute(sample.reference):
             return Mean()
-        return Mean.of(errors(said, ear(sample.reference, language), language=language).rate)
+        return Mean.of(errors(said, recognize(sample.reference, language), language=language).rate)
     except (SampleError, NotApplicable):
         return Mean()
 
 
-def _words(found: Errors, floor: Mean) -> WordErrorState:
+def _words(found: Errors, reference_wer: Mean) -> WordErrorState:
     rate, counts = Mean.of(found.rate), found.counts
     return WordErrorState(
         rate.total,
         rate.n,
-        floor=floor,
+        reference_wer=reference_wer,
         substitutions=counts.substitutions,
         deletions=counts.deletions,
         insertions=counts.insertions,
