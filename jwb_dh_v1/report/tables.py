@@ -161,8 +161,19 @@ def remarks(results: Sequence[Result]) -> list[str]:
         of = f" of {printable(result.name)}" if len(results) > 1 else ""
         notes = [score for score in result.scores if score.note and not score.note.startswith("biased")]
         found += [f"{title(score.metric)}{of}: {score.note}." for score in notes]
+        found += _without_interval(result, of)
     found += [f"{title(name)} is not in {results[0].protocol}: {why}." for name, why in absent.items()]
     return found
+
+
+def _without_interval(result: Result, of: str) -> list[str]:
+    """Which scores have no interval, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for score in result.scores:
+        if score.value is not None and score.ci95 is None and score.ci_method.startswith("none: "):
+            where = title(score.metric) + ("" if score.region == "speech" else f" ({score.region})")
+            reasons.setdefault(score.ci_method.removeprefix("none: "), []).append(where)
+    return [f"No interval{of} for {', '.join(names)}: {reason}." for reason, names in reasons.items()]
 
 
 def print_comparison(results: Sequence[Result], console: Console | None = None) -> None:
