@@ -21,8 +21,6 @@ from jwb_dh_v1.judge.diagnosis import (
 )
 from jwb_dh_v1.judge.question import Judged
 from jwb_dh_v1.judge.statistics import (
-    AdjustedRate,
-    BradleyTerry,
     Failures,
     RateComparison,
     WinRate,
@@ -32,6 +30,7 @@ from jwb_dh_v1.judge.statistics import (
     win_rate,
 )
 from jwb_dh_v1.stats.estimate import Estimate
+from jwb_dh_v1.stats.rating_models import AdjustedRate, BradleyTerry
 from jwb_dh_v1.stats.significance import holm
 
 if TYPE_CHECKING:
@@ -175,7 +174,9 @@ def _comparisons(found: Judged, systems: Sequence[str], failures: Failures) -> l
 
 def said(one: Estimate | None) -> str:
     """`0.612 [0.540, 0.681]`, or a dash."""
-    return "–" if one is None else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
+    if one is None:
+        return "–"
+    return f"{one.value:.3f}" + ("" if one.interval is None else f" [{one.low:.3f}, {one.high:.3f}]")
 
 
 def print_summary(summary: JudgeSummary, console: Console) -> None:
@@ -209,7 +210,8 @@ def print_summary(summary: JudgeSummary, console: Console) -> None:
         for column in ("system", "rating"):
             table.add_column(column)
         for name, rating in summary.ratings.ratings.items():
-            table.add_row(name, f"{rating.value:.0f} [{rating.low:.0f}, {rating.high:.0f}]")
+            between = "" if rating.interval is None else f" [{rating.low:.0f}, {rating.high:.0f}]"
+            table.add_row(name, f"{rating.value:.0f}{between}")
         console.print(table)
     trust = Table(title="how far the judge can be trusted")
     for column in ("", "value", "from"):
