@@ -8,10 +8,12 @@ The unit of interval and test is the identity: what is said holds for other peop
 holds for other clips of the same people, and of other people nothing is said: clips of one person are more alike than
 those of two, so that such an interval is too narrow for people (81 % instead of 95 % with three clips of each).
 
-Of FID, FVD and E-FID a run's shards keep features with their identities, while a shard holds at most
-as many of them as they have dimensions. With D(-g) the difference of the two distances without identity g (or one of 20
-groups of them), identity g contributes a pseudo-value (`stats/jackknife.py`): their mean, weighted by frames, is D and
-their standard error the jackknife's. Interval (Student's t) and sign-flip test are of these.
+Of FID, FVD and E-FID a run's shards keep features with their identities: all, while a shard holds at most as many of
+them as they have dimensions; else sums, and the features of some identities, the same ones in every run of the same
+clips (`feature_statistics.Subset`), whose standard error is scaled to all. With D(-g) the difference of the two
+distances without identity g (or one of 20 groups of them), identity g contributes a pseudo-value
+(`stats/jackknife.py`): their mean, weighted by frames, is D and their standard error the jackknife's. Interval
+(Student's t) and sign-flip test are of these.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ import math
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, reduce
+from operator import add as add_states
 from typing import Literal
 
 import numpy as np
 
 from jwb_dh_v1.analysis.comparable import labels
 from jwb_dh_v1.analysis.wording import find, metrics_of, regions_of
-from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet, frechet_distance
+from jwb_dh_v1.metrics.feature_statistics import FeatureStatistics, Frechet, frechet_distance, kept_rows
 from jwb_dh_v1.scoring.result import Result
 from jwb_dh_v1.scoring.shard import stored_states
 from jwb_dh_v1.stats.jackknife import grouped, jackknife_estimate, pseudo_values, standard_error
@@ -36,6 +38,8 @@ from jwb_dh_v1.stats.paired import ALPHA, Difference, paired, without_round_off
 from jwb_dh_v1.stats.significance import DRAWS, NO_DIFFERENCE, flip, holm, smallest_p
 
 DIMENSIONS = 512  # above, and with more features than dimensions, 21 distances take minutes
+SUMS = "the run kept sums, not single features (more features than dimensions in a shard)"
+STRANGE = "the shards in the run's folder are not those of its results"
 Cell = tuple[str, str]
 Sides = tuple[FeatureStatistics, FeatureStatistics]
 
@@ -46,6 +50,7 @@ class Features:
     def __init__(self, result: Result) -> None:
         self.result = result
         self._states: dict[Cell, dict[str, Sides] | str] = {}
+        self._sums: dict[Cell, Frechet | str] = {}
         self._distances: dict[tuple[Cell, frozenset[str]], tuple[float, np.ndarray, np.ndarray]] = {}
 
     def of(self, cell: Cell) -> dict[str, Sides] | str:
@@ -54,18 +59,45 @@ class Features:
             self._states[cell] = self._read(cell)
         return self._states[cell]
 
-    def _read(self, cell: Cell) -> dict[str, Sides] | str:
+    def sums(self, cell: Cell) -> Frechet | str:
+        """The state of all shards; or why it is not to be had."""
+        if cell not in self._sums:
+            found = self._shards(cell)
+            if not isinstance(found, str):
+                state = reduce(add_states, found)
+                self._sums[cell] = state if self._is_score(cell, state.value()) else STRANGE
+            else:
+                self._sums[cell] = found
+        return self._sums[cell]
+
+    def distance(self, cell: Cell, identities: frozenset[str]) -> float | None:
+        """The distance over some identities; of sums, over all."""
+        if isinstance(self.of(cell), str):
+            return self.result[cell].value
+        return self.without_each(cell, identities)[0]
+
+    def _is_score(self, cell: Cell, value: float) -> bool:
+        score = self.result[cell].value
+        return score is not None and math.isclose(score, value, rel_tol=1e-6, abs_tol=1e-6)
+
+    def _shards(self, cell: Cell) -> list[Frechet] | str:
         if self.result.folder is None:
             return "the features are in a run's folder, and this run has none"
         paths = sorted((self.result.folder / "shards").glob("*.npz"))
         found: list[Frechet] = []
         for path in paths:
-            state = _stored(path, cell)
-            if isinstance(state, str):
-                return state
-            found += [state] if state else []
-        if not found:
-            return "the run's folder holds no features (its shards are gone)"
+            try:
+                found += [state for _, state in stored_states(path, [cell]) if isinstance(state, Frechet)]
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                return f"the shard {path.name} cannot be read"
+        return found or "the run's folder holds no features (its shards are gone)"
+
+    def _read(self, cell: Cell) -> dict[str, Sides] | str:
+        found = self._shards(cell)
+        if isinstance(found, str):
+            return found
+        if any(state.generated.rows is None or state.reference.rows is None for state in found):
+            return SUMS
         split: dict[str, Sides] = {}
         for state in found:
             for name, sides in _by_identity(state).items():
@@ -74,11 +106,8 @@ class Features:
         dimensions = found[0].generated.mean().shape[0]
         rows = max(sum(state.generated.n for state in found), sum(state.reference.n for state in found))
         if rows > dimensions > DIMENSIONS:
-            return f"it would take minutes ({rows} features of {dimensions} dimensions)"
-        score, value = self.result[cell].value, _distance(split.values())
-        if score is None or not math.isclose(score, value, rel_tol=1e-6, abs_tol=1e-6):
-            return "the shards in the run's folder are not those of its results"
-        return split
+            return SUMS  # the rows would do, but in minutes
+        return split if self._is_score(cell, _distance(split.values())) else STRANGE
 
     def without_each(self, cell: Cell, identities: frozenset[str]) -> tuple[float, np.ndarray, np.ndarray]:
         """The distance over some identities; without each (or each of 20 groups) [k]; rows of each [k]."""
@@ -92,19 +121,6 @@ class Features:
             sizes = [sum(split[name][0].n for name in group) for group in groups]
             self._distances[key] = _distance(split[name] for name in labels), np.array(left), np.array(sizes)
         return self._distances[key]
-
-
-def _stored(path: Path, cell: Cell) -> Frechet | str | None:
-    """One cell's state in a shard; None where no clip of the shard has one."""
-    try:
-        state = next((state for _, state in stored_states(path, [cell])), None)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return f"the shard {path.name} cannot be read"
-    if not isinstance(state, Frechet):
-        return None
-    if state.generated.rows is None or state.reference.rows is None:
-        return "the run kept sums, not single features (more features than dimensions in a shard)"
-    return state
 
 
 def _by_identity(state: Frechet) -> dict[str, Sides]:
@@ -144,28 +160,69 @@ def paired_sets(
 
     """
     states = [side.of(cell) for side in (ours, theirs)]
+    if SUMS in states:
+        return _paired_sums(ours.sums(cell), theirs.sums(cell), frozenset(identities), draws)
+    common = frozenset(identities)
     for state in states:
         if isinstance(state, str):
             return state
-    common = frozenset(identities)
-    for state in states:
         common &= frozenset(state)
     if len(common) < 2:
         return "fewer than two identities have features in both"
     (a, a_left, sizes), (b, b_left, _) = (side.without_each(cell, common) for side in (ours, theirs))
+    return _jackknifed(a, b, a_left, b_left, sizes, len(common), draws)
+
+
+def _paired_sums(
+    ours: Frechet | str, theirs: Frechet | str, identities: frozenset[str], draws: int
+) -> Difference | str:
+    """The same where rows are summed up: of the identities whose rows both runs keep (`Subset`)."""
+    if isinstance(ours, str) or isinstance(theirs, str):
+        return ours if isinstance(ours, str) else str(theirs)
+    if any(not state.generated.covers(identities) for state in (ours, theirs)):
+        return f"{SUMS}, and some identities have a clip without a partner"
+    kept = kept_rows([ours, theirs])
+    if kept is None:
+        return f"{SUMS} of version 0.1.0"
+    (a, b), scale, rest = kept
+    groups = grouped(a.generated.groups)
+    sizes = np.array([sum(label in group for label in a.generated.groups) for group in groups])
+    (a_whole, a_left), (b_whole, b_left) = (
+        (state.without(frozenset()).value(), np.array([state.without(group).value() for group in groups]))
+        for state in (a, b)
+    )
+    found = _jackknifed(a_whole, b_whole, a_left, b_left, sizes, len(identities), draws, scale, rest)
+    if isinstance(found, str):
+        return found
+    value = ours.value() - theirs.value()
+    moved = value - found.value  # from the distances of the rows that are kept to those of all
+    low, high = (None if end is None else end + moved for end in (found.low, found.high))
+    return replace(found, value=value, low=low, high=high)
+
+
+def _jackknifed(
+    a: float,
+    b: float,
+    a_left: np.ndarray,
+    b_left: np.ndarray,
+    sizes: np.ndarray,
+    number: int,
+    draws: int,
+    scale: float = 1.0,
+    rest: str = "",
+) -> Difference | str:
+    """Distances a - b of `number` identities, with those [k] without each of k groups of them."""
     if not (np.isfinite(a_left).all() and np.isfinite(b_left).all()):
         return "too few features without one identity"
-    left = a_left - b_left
-    k, number = len(left), len(common)
+    left, k = a_left - b_left, len(sizes)
     # The distances are sums over thousands of products: what is below 1e-9 of them is rounding.
     value = float(without_round_off(np.array(a - b), a_left, b_left))
     left = without_round_off(left, a_left, b_left)
-    found = jackknife_estimate(value, left, sizes, n=number, clusters=number)
-    pseudo = pseudo_values(value, left, sizes)
-    p, test = flip(pseudo * sizes / sizes.mean(), [str(i) for i in range(k)], draws)
+    found = jackknife_estimate(value, left, sizes, n=number, clusters=number, scale=scale, note=rest)
+    p, test = flip(pseudo_values(value, left, sizes) * sizes / sizes.mean(), [str(i) for i in range(k)], draws)
     if k < number:
         test = test.replace("identities", f"groups of the {number} identities")
-    spread = standard_error(value, left, sizes) * math.sqrt(number)
+    spread = standard_error(value, left, sizes) * scale * math.sqrt(number)
     best = smallest_p(k, draws)
     return Difference(value, found.low, found.high, number, number, found.method, p, test, best, None, None, spread)
 
@@ -351,7 +408,7 @@ def _sets(
     if isinstance(found, str):
         return found, ((a.result[cell].value, b.result[cell].value) if not uneven else (None, None))
     common = frozenset(whole)
-    means = tuple(run.features.without_each(cell, common)[0] for run in (a, b))
+    means = tuple(run.features.distance(cell, common) for run in (a, b))
     clips = sum(person in whole for sample, person in ours.identity.items() if sample in ours.value)
     return replace(found, n=clips), (means[0], means[1])
 

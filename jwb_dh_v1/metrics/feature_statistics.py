@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -155,6 +155,12 @@ class FeatureStatistics:
         known = {_hash(name) for name in people}
         return [] if self.subset is None else [f"{p:016x}" for p in self.subset.everyone.tolist() if p not in known]
 
+    def covers(self, people: Collection[str]) -> bool:
+        """Whether exactly these identities have rows; in shards of 0.1.0, whose sums do not tell, always."""
+        if self.rows is not None:
+            return set(self.groups) == set(people)
+        return self.subset is None or set(self.subset.everyone.tolist()) == {_hash(name) for name in people}
+
     def mean(self) -> np.ndarray:
         """float64 [d]."""
         first = self.first if self.rows is None else self.rows.sum(axis=0)
@@ -261,19 +267,12 @@ class Frechet:
         sqrt(identities in it / all); 16 rows of a clip instead of all make it a little wider.
         """
         value, n = self.value(), self.n
-        sides = [self.generated, self.reference]
-        scale, rest = 1.0, ""
-        if any(side.rows is None for side in sides):
-            subsets = [s.subset if s.rows is None else _subset(s.rows, s.groups, s.thin) for s in sides]
-            known = [subset for subset in subsets if subset]
-            if len(known) < 2:
+        part, scale, rest = self, 1.0, ""
+        if self.generated.rows is None or self.reference.rows is None:
+            kept = kept_rows([self])
+            if kept is None:
                 return Estimate(value, None, None, n, 0, "none: the shards are of version 0.1.0, which kept sums only")
-            limit = min(subset.limit for subset in known)
-            sides = [subset.below(limit).statistics() for subset in known]
-            kept, everyone = len(set(sides[0].groups)), len(known[0].everyone)
-            scale = math.sqrt(kept / everyone)
-            rest = f", {kept} of {everyone} identities" if kept < everyone else ""
-        part = Frechet(sides[0], sides[1], n)
+            (part,), scale, rest = kept
         groups = grouped(part.generated.groups)
         left = [part.without(group).value() for group in groups]
         sizes = [sum(label in group for label in part.generated.groups) for group in groups]
@@ -291,6 +290,27 @@ class Frechet:
         for name, side in (("generated", self.generated), ("reference", self.reference)):
             packed |= {f"{name}.{key}": array for key, array in side.pack().items()}
         return packed
+
+
+def kept_rows(states: Sequence[Frechet]) -> tuple[list[Frechet], float, str] | None:
+    """Of states whose rows are summed up, those of the identities whose rows all of them still keep.
+
+    Returns:
+        The states of these rows, with hashes for names; sqrt(these identities / all), by which a standard error over
+        them becomes that over all; and words for `Estimate.method`, empty where these are all. None for states of
+        version 0.1.0.
+
+    """
+    sides = [side for state in states for side in (state.generated, state.reference)]
+    subsets = [s.subset if s.rows is None else _subset(s.rows, s.groups, s.thin) for s in sides]
+    known = [subset for subset in subsets if subset]
+    if len(known) < len(sides):
+        return None
+    limit = min(subset.limit for subset in known)
+    rows = [subset.below(limit).statistics() for subset in known]
+    kept, everyone = len(set(rows[0].groups)), len(known[0].everyone)
+    parts = [Frechet(rows[i], rows[i + 1], state.n) for i, state in zip(range(0, len(rows), 2), states, strict=True)]
+    return parts, math.sqrt(kept / everyone), f", {kept} of {everyone} identities" if kept < everyone else ""
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
