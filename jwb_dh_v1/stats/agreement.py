@@ -199,7 +199,7 @@ def permutation_p(kind: Kind, x: np.ndarray, y: np.ndarray, seed: int = 0, draws
 
 
 @dataclass(frozen=True)
-class Correlation:
+class Correlation(Estimate):
     """A coefficient over systems; its interval is about the items (these systems, other items), p about the systems.
 
     The interval is for the coefficient between rates measured on so many items. Noise of the rates lowers any
@@ -209,11 +209,7 @@ class Correlation:
     of 1). Read a high lower end as good news; a low upper end may be noise.
     """
 
-    value: float
-    low: float
-    high: float
     p_value: float
-    method: str
 
 
 @dataclass(frozen=True)
@@ -278,7 +274,8 @@ def system_level(
             "rates, which lowers it, is not corrected for"
         )
         p_value = permutation_p(kind, x, y, seed)
-        found[kind] = Correlation(value, min(float(low), value), max(float(high), value), p_value, method)
+        ends = min(float(low), value), max(float(high), value)
+        found[kind] = Correlation(value, *ends, len(system), len(people), method, p_value)
     note = ""
     if len(names) < FEW_SYSTEMS:
         best = 2 / math.factorial(len(names))

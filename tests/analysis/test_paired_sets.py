@@ -155,7 +155,6 @@ def test_coverage_of_distances_of_sums(people: int, draws: int, monkeypatch: pyt
         assert not isinstance(got, str) and got.low is not None and got.high is not None and got.p is not None
         hits += got.low <= 0 <= got.high
         false += got.p <= 0.05
-    print(people, hits / draws, false / draws)
     assert hits / draws >= 0.93 - 3.1 * 0.255 / math.sqrt(draws) and false / draws <= 0.07 + 2 * 0.22 / math.sqrt(draws)
 
 
