@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jwb_dh_v1.judge.people.rating_study import RatingItem
+from jwb_dh_v1.judge.people.study import RatingItem
 from jwb_dh_v1.media.audio import Audio
 
 HEADER = "item_id,system_a,system_b,order_shown,rater_id,choice"

@@ -15,7 +15,7 @@ from jwb_dh_v1.errors import DataNotFound, SetupError
 if TYPE_CHECKING:
     from jwb_dh_v1.judge.question import Orders
     from jwb_dh_v1.judge.request import Backend
-    from jwb_dh_v1.judge.run import Outcome
+    from jwb_dh_v1.judge.run import JudgeOutcome
 
 
 def _items(args: argparse.Namespace) -> Any:
@@ -68,8 +68,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         with Log(log, write=False) as known:
             plan = dry_run(
-                items, JudgeSettings(whom.name, whom.model, whom.settings), known, orders=orders, repeats=args.repeats,
-                price=price,
+                items, JudgeSettings.of(whom), known, orders=orders, repeats=args.repeats, price=price,
             )  # fmt: skip
         dollars = "unknown: give --price IN,OUT" if plan.dollars is None else f"about ${plan.dollars:.2f}"
         console.print(
@@ -105,13 +104,12 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _finish(
-    args: argparse.Namespace, found: Outcome, failures: dict[str, str], log: Path, whom: Backend, console: Any
+    args: argparse.Namespace, found: JudgeOutcome, failures: dict[str, str], log: Path, whom: Backend, console: Any
 ) -> int:
     """Statistics of the pairs of this run, written and printed."""
     from jwb_dh_v1.errors import NotApplicable
     from jwb_dh_v1.files import write_atomically
-    from jwb_dh_v1.judge.log import digest
-    from jwb_dh_v1.judge.rubric import JWB_R1
+    from jwb_dh_v1.judge.question import JudgeSettings
     from jwb_dh_v1.judge.summary import print_summary, summarise
 
     for reason, count in sorted(found.failed.items()):
@@ -125,9 +123,8 @@ def _finish(
     )  # fmt: skip
     if found.stopped:
         console.print(found.stopped, style="red", highlight=False, markup=False, soft_wrap=True)
-    who = (whom.name, whom.model, f"{JWB_R1.name} {JWB_R1.sha256[:12]}", digest(dict(whom.settings)))
     try:
-        summary = summarise(who, found, args.failures)
+        summary = summarise(JudgeSettings.of(whom).who, found, args.failures)
     except NotApplicable as reason:
         raise SetupError(f"There is nothing to count: {reason}") from None
     lost = len({one.sample_id for one in found.judgements if one.outcome is None}) + len(failures)
@@ -203,8 +200,8 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _rate(args: argparse.Namespace) -> int:
-    from jwb_dh_v1.judge.people.rating_page import launch, rating_page
-    from jwb_dh_v1.judge.people.rating_study import RatingItem
+    from jwb_dh_v1.judge.people.page import launch, rating_page
+    from jwb_dh_v1.judge.people.study import RatingItem
 
     items = [
         RatingItem(one.sample_id, one.text, one.system, one.baseline, one.speech.wav, one.baseline_speech.wav)

@@ -16,11 +16,10 @@ from jwb_dh_v1.integrations.hf_inputs import InputError, each_of, listed, record
 from jwb_dh_v1.judge.backends import backend
 from jwb_dh_v1.judge.backends.replay import copied, replay
 from jwb_dh_v1.judge.cost import parse_price
-from jwb_dh_v1.judge.log import Log, digest
-from jwb_dh_v1.judge.question import JudgeItem
+from jwb_dh_v1.judge.log import Log
+from jwb_dh_v1.judge.question import JudgeItem, JudgeSettings
 from jwb_dh_v1.judge.request import prepare
-from jwb_dh_v1.judge.rubric import JWB_R1
-from jwb_dh_v1.judge.run import Outcome
+from jwb_dh_v1.judge.run import JudgeOutcome
 from jwb_dh_v1.judge.run import judge as ask
 from jwb_dh_v1.judge.summary import JudgeSummary, summarise
 from jwb_dh_v1.version import __version__
@@ -129,8 +128,7 @@ class WinRateModule(Videos):
             problems += [found.stopped] if found.stopped else []
             if all(one.outcome is None for one in found.judgements):
                 raise SampleError(f"lalm_win_rate: none of {count} pairs was judged; {' '.join(problems[:1])}")
-            who = (whom.name, whom.model, f"{JWB_R1.name} {JWB_R1.sha256[:12]}", digest(dict(whom.settings)))
-            told = _told(found, summarise(who, found, failures))
+            told = _told(found, summarise(JudgeSettings.of(whom).who, found, failures))
             told["failed"] = count - len(found.skipped) - told["n"]
             told["problems"] = problems
             if return_samples:
@@ -160,7 +158,7 @@ def _items(facts: Any, names: tuple[str, str], problems: list[str]) -> Iterator[
         yield JudgeItem(name, person, said, language, "general", *names, *two)
 
 
-def _told(found: Outcome, summary: JudgeSummary) -> dict[str, Any]:
+def _told(found: JudgeOutcome, summary: JudgeSummary) -> dict[str, Any]:
     """What a run found, as the module's answer."""
     (rate,) = summary.rates
     (adjusted,) = summary.adjusted.values() or (None,)

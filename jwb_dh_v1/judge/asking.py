@@ -1,9 +1,7 @@
-"""One question to its end: pauses, retries, the check of the model, one re-ask, and the line in the log.
+"""One question from the first call to its line in the log: pauses, retries, the check of the model, one re-ask.
 
-From a judge's answer to a verdict: what counts as an answer, and why it does not.
-
-We check the text ourselves, whatever the backend promises: constrained decoding fails silently (an SDK's `parsed` is
-just None), and most servers have none.
+Answers are checked here, whatever the backend promises: constrained decoding fails silently (an SDK's `parsed` is just
+None), and most servers do not offer it.
 """
 
 from __future__ import annotations
@@ -81,10 +79,10 @@ def read(answer: Answer, rubric: Rubric = JWB_R1) -> Verdict:
 def same_model(asked: str, served: str, pattern: str | None = None) -> bool:
     """Whether the model that answered is the one that was asked for.
 
-    What stands before `models/` does not count. Without a pattern the id must be equal, or go on with a version or
+    A prefix up to `models/` is ignored. Without a pattern the id must be equal, or continue with a version or
     date: `gemini-2.5-pro-001` and `gpt-audio-2025-08-28` are served for their plain names, but `gemini-2.5-flash-lite`
-    is not `gemini-2.5-flash`. A pattern is that of `fnmatch`, on the served id, and asked does not matter then.
-    An empty `served` says nothing and passes.
+    is not `gemini-2.5-flash`. A pattern (`fnmatch`) is matched against the served id alone.
+    An empty `served` passes: the server does not say.
     """
     name, wanted = (one.rpartition("models/")[2] for one in (served, asked))
     if not name:
@@ -106,7 +104,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _Unreadable(f"{name} is no JSON")
+    raise _Unreadable(f"{name} is not valid JSON")
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -163,7 +161,7 @@ def _out_of_range(found: Mapping[str, Any], properties: Mapping[str, Any]) -> st
 
 
 class CallLimiter:
-    """Where all calls wait while a server wants quiet."""
+    """Holds all calls while a server asks for a pause."""
 
     def __init__(self, clock: Callable[[], float], sleep: Callable[[float], object]) -> None:
         self.clock = clock
@@ -172,12 +170,12 @@ class CallLimiter:
         self._lock = Lock()
 
     def pause(self, seconds: float) -> None:
-        """Close the gate for at least that long from now."""
+        """Hold all calls for at least that long from now."""
         with self._lock:
             self._until = max(self._until, self.clock() + seconds)
 
     def wait(self) -> None:
-        """Return when the gate is open. Each closing is slept through once, whatever the clock says afterwards."""
+        """Return when calls may be made. Each pause is slept through once, whatever the clock says afterwards."""
         slept = float("-inf")
         while (until := self._until) > slept and (rest := until - self.clock()) > 0:
             self.sleep(rest)
@@ -211,7 +209,7 @@ class CallOutcome:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How to ask: see run.judge for the meaning of each."""
+    """How often a failed call is tried again, and whose answer is accepted; see `run.judge`."""
 
     retries: int
     max_wait: float
@@ -223,13 +221,13 @@ class JudgeClient:
     """Asks questions; `ask` is called from several threads."""
 
     def __init__(
-        self, backend: Backend, log: Log, rubric: Rubric, manners: RetryPolicy, gate: CallLimiter, stopping: Event
+        self, backend: Backend, log: Log, rubric: Rubric, policy: RetryPolicy, limiter: CallLimiter, stopping: Event
     ) -> None:
         self.backend = backend
         self.log = log
         self.rubric = rubric
-        self.manners = manners
-        self.gate = gate
+        self.policy = policy
+        self.limiter = limiter
         self.stopping = stopping
 
     def ask(self, question: Question) -> CallOutcome:
@@ -273,26 +271,26 @@ class JudgeClient:
 
     def _call(self, prompt: JudgePrompt, asked: CallOutcome, rng: random.Random, insist: bool = False) -> Answer:
         """One answer, with retries. `insist`: make the first try even if the run is stopping."""
-        for attempt in range(self.manners.retries + 1):
-            self.gate.wait()
+        for attempt in range(self.policy.retries + 1):
+            self.limiter.wait()
             if self.stopping.is_set() and not (insist and attempt == 0):
                 raise Abandoned("the run was stopped")
             asked.calls += 1
-            begin = self.gate.clock()
+            begin = self.limiter.clock()
             try:
                 answer = self.backend.ask(prompt)
             except CallFailed as error:
                 if error.after is not None:
-                    self.gate.pause(min(max(error.after, 0.0), self.manners.max_wait))
-                if not error.retry or attempt == self.manners.retries:
+                    self.limiter.pause(min(max(error.after, 0.0), self.policy.max_wait))
+                if not error.retry or attempt == self.policy.retries:
                     raise
                 if error.after is None:
-                    self.gate.sleep(min(2.0**attempt * rng.uniform(1, 1.5), self.manners.max_wait))
+                    self.limiter.sleep(min(2.0**attempt * rng.uniform(1, 1.5), self.policy.max_wait))
                 continue
             asked.answers += 1
             asked.usage += answer.usage
-            asked.latency += self.gate.clock() - begin
-            check_served(self.backend.model, answer.model_served, self.manners)
+            asked.latency += self.limiter.clock() - begin
+            check_served(self.backend.model, answer.model_served, self.policy)
             return answer
         raise AssertionError("the last attempt returns or raises")
 
@@ -321,15 +319,15 @@ class JudgeClient:
         )
 
 
-def check_served(asked: str, served: str, manners: RetryPolicy) -> None:
+def check_served(asked: str, served: str, policy: RetryPolicy) -> None:
     """Refuse the answer of another model.
 
     Raises:
         JudgeModelMismatch: names both, and the setting.
 
     """
-    if manners.check_served and not same_model(asked, served, manners.served):
-        wanted = f"a model like {manners.served!r}" if manners.served else f"{asked!r}"
+    if policy.check_served and not same_model(asked, served, policy.served):
+        wanted = f"a model like {policy.served!r}" if policy.served else f"{asked!r}"
         raise JudgeModelMismatch(
             f"{scrub(served)!r} answered, not {wanted}: scores of two judges cannot be mixed. Ask for that model by "
             "name, or allow it with --serve-check PATTERN."

@@ -76,21 +76,20 @@ def parse_price(text: str) -> Price:
 
 def expected(prompt: JudgePrompt) -> Usage:
     """The tokens that one call will take, more or less."""
-    return Usage(
-        round(prompt.seconds * AUDIO_TOKENS_PER_SECOND), _text_tokens(prompt), out=OUT_TOKENS, thoughts=THOUGHT_TOKENS
-    )
+    text = -(-_text_bytes(prompt) // BYTES_PER_TOKEN)
+    return Usage(round(prompt.seconds * AUDIO_TOKENS_PER_SECOND), text, out=OUT_TOKENS, thoughts=THOUGHT_TOKENS)
 
 
 def at_most(prompt: JudgePrompt, settings: Mapping[str, Any]) -> Usage:
     """The tokens that one call can take: every byte of text a token, audio doubled, the answer at its limit."""
     limits = [settings[name] for name in OUT_LIMITS if isinstance(settings.get(name), int)]
-    size = sum(len(part.encode(errors="replace")) for part in (prompt.system, *prompt.parts) if isinstance(part, str))
-    return Usage(round(2 * prompt.seconds * AUDIO_TOKENS_PER_SECOND), size, out=max(limits, default=OUT_TOKENS_AT_MOST))
+    audio = round(2 * prompt.seconds * AUDIO_TOKENS_PER_SECOND)
+    return Usage(audio, _text_bytes(prompt), out=max(limits, default=OUT_TOKENS_AT_MOST))
 
 
-def _text_tokens(prompt: JudgePrompt) -> int:
-    texts = [prompt.system, *(part for part in prompt.parts if isinstance(part, str))]
-    return -(-sum(len(one.encode(errors="replace")) for one in texts) // BYTES_PER_TOKEN)
+def _text_bytes(prompt: JudgePrompt) -> int:
+    texts = (prompt.system, *(part for part in prompt.parts if isinstance(part, str)))
+    return sum(len(one.encode(errors="replace")) for one in texts)
 
 
 @dataclass(frozen=True)
@@ -115,25 +114,6 @@ class CostEstimate:
     dollars: float | None = None
 
 
-def estimate(calls: int, seconds: float, chars: int, price: Price | None) -> CostEstimate:
-    """The estimate from totals, for plans without the recordings.
-
-    Args:
-        calls: number of calls.
-        seconds: of audio over all calls, both recordings of each.
-        chars: bytes of text over all calls.
-        price: None leaves the dollars open.
-
-    """
-    usage = Usage(
-        audio_in=round(seconds * AUDIO_TOKENS_PER_SECOND),
-        text_in=-(-chars // BYTES_PER_TOKEN),
-        out=calls * OUT_TOKENS,
-        thoughts=calls * THOUGHT_TOKENS,
-    )
-    return CostEstimate(calls, usage=usage, dollars=price.of(usage) if price else None)
-
-
 class Budget:
     """Counts what is spent and promised; not for several threads (the coordinating thread keeps it).
 
@@ -155,7 +135,7 @@ class Budget:
         if limit is not None and price is None:
             raise SetupError("The price of this judge is not known, so --max-cost cannot be kept; give --price IN,OUT.")
         if limit is not None and not limit >= 0:
-            raise SetupError(f"--max-cost {limit} is no amount of dollars.")
+            raise SetupError(f"--max-cost {limit} is not an amount of dollars.")
         self.limit = limit
         self.price = price
         self.spent = 0.0

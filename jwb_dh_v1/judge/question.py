@@ -1,4 +1,4 @@
-"""Pairs of recordings, the questions about them, and the way from a record of the log back to a judgement."""
+"""Pairs of recordings, the questions about them, and how a record of the log becomes a judgement again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from jwb_dh_v1.errors import SetupError
 from jwb_dh_v1.judge.log import Record, digest, row_of
-from jwb_dh_v1.judge.request import JudgePrompt, Speech
+from jwb_dh_v1.judge.request import Backend, JudgePrompt, Speech
 from jwb_dh_v1.judge.rubric import JWB_R1, Rubric, prompt
 from jwb_dh_v1.judge.statistics import Judgement, Order, Outcome
 from jwb_dh_v1.version import __version__
@@ -43,6 +43,14 @@ class JudgeItem:
     baseline_speech: Speech | None
 
 
+Who = tuple[str, str, str, str]  # backend, model, rubric with the start of its sha256, digest of the settings
+
+
+def _who(backend: str, model: str, rubric: str, sha256: str, settings: Mapping[str, Any]) -> Who:
+    """One judge's name in all statistics: answers of two judges are never mixed."""
+    return backend, model, f"{rubric} {sha256[:12]}", digest(dict(settings))
+
+
 @dataclass(frozen=True)
 class JudgeSettings:
     """Who is asked: everything besides text and sound that can change an answer."""
@@ -52,10 +60,20 @@ class JudgeSettings:
     settings: Mapping[str, Any]
     rubric: Rubric = JWB_R1
 
+    @classmethod
+    def of(cls, backend: Backend, rubric: Rubric = JWB_R1) -> JudgeSettings:
+        """The settings of a backend that is asked with a rubric."""
+        return cls(backend.name, backend.model, backend.settings, rubric)
+
+    @property
+    def who(self) -> Who:
+        """The key under which `judged` groups this judge's records."""
+        return _who(self.backend, self.model, self.rubric.name, self.rubric.sha256, self.settings)
+
 
 @dataclass(frozen=True)
 class Question:
-    """One call to come: its prompt, and what its record will hold already (see `facts`)."""
+    """One call to come: its prompt, and the part of its record that is known before the answer (see `facts`)."""
 
     prompt: JudgePrompt
     facts: Record
@@ -102,7 +120,7 @@ def unfit(item: JudgeItem) -> str | None:
 def rule_for(item: JudgeItem, ask_identical: bool = False) -> tuple[str, Outcome] | None:
     """The verdict that needs no judge, with the name of its rule.
 
-    `no_speech`: nothing is to be heard of the system, a loss. `same_audio`: both recordings are the same to the last
+    `no_speech`: nothing can be heard of the system, a loss. `same_audio`: both recordings are the same to the last
     bit, a tie, unless they are asked on purpose (diagnosis.identical_control).
     """
     if item.speech is None or item.speech.silent:
@@ -224,8 +242,8 @@ class Judged:
         return one
 
 
-def judged(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str, str], Judged]:
-    """Judgements out of a log, by (backend, model, rubric, digest of the settings): other judges are never mixed.
+def judged(records: Iterable[Mapping[str, Any]]) -> dict[Who, Judged]:
+    """Judgements from a log, by judge (`JudgeSettings.who`).
 
     A question that failed and was answered later counts as answered; one that is in the log twice counts once.
     """
@@ -234,9 +252,9 @@ def judged(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str, st
         row = row_of(record)
         if row not in rows or rows[row]["status"] == "api_error":
             rows[row] = record
-    found: dict[tuple[str, str, str, str], Judged] = {}
+    found: dict[Who, Judged] = {}
     for record in rows.values():
-        rubric = f"{record['rubric']['name']} {record['rubric']['sha256'][:12]}"
-        who = (record["backend"], record["model"], rubric, digest(record["settings"]))
+        rubric = record["rubric"]
+        who = _who(record["backend"], record["model"], rubric["name"], rubric["sha256"], record["settings"])
         found.setdefault(who, Judged()).add(record)
     return found

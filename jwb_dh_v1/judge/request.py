@@ -1,12 +1,11 @@
 """What a judge is asked and what it answers: the small interface that every backend implements.
 
-A backend does one call and nothing else: no retries, no parsing, no log. `run.py` retries, validates and logs, so that
+A backend makes one call and nothing else: no retries, no parsing, no log. `asking` retries, checks and logs, so that
 all backends behave alike and a new one is one class with `ask`.
 
-One recording as the judge hears it: mono, 16 kHz, 16 bit, brought to one loudness, and hashed.
-
+Recordings are sent as the judge hears them (`prepare`): mono, 16 kHz, 16 bit, brought to one loudness, and hashed.
 Loudness is the integrated loudness of ITU-R BS.1770-4, measured by `pyloudnorm` on the mono signal at 16 kHz, because
-that is what is heard. Recordings shorter than one gating block (0.4 s) are measured as one block.
+that is what the judge hears. Recordings shorter than one gating block (0.4 s) are measured as one block.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Speech:
         gain: what was applied, in dB.
         limited: the gain that the target asks for was cut so that no sample passes full scale; the recording is
             quieter than the target.
-        silent: nothing is to be heard: RMS below -60 dBFS, or below the absolute gate of BS.1770 (-70 LUFS).
+        silent: nothing can be heard: RMS below -60 dBFS, or below the absolute gate of BS.1770 (-70 LUFS).
 
     """
 
@@ -51,16 +50,11 @@ class Speech:
     limited: bool
     silent: bool
 
-    @property
-    def heard_lufs(self) -> float | None:
-        """Loudness after the gain; None if silent."""
-        return None if self.lufs is None else self.lufs + self.gain
-
 
 def prepare(audio: Audio, loudness: float | None = TARGET_LUFS) -> Speech:
     """Make a recording ready.
 
-    The gain is rounded to 0.01 dB, so that the bytes do not hang on the last bit of a sum. The same samples give the
+    The gain is rounded to 0.01 dB, so that the bytes do not depend on the last bit of a sum. The same samples give the
     same bytes.
 
     Args:
@@ -73,7 +67,7 @@ def prepare(audio: Audio, loudness: float | None = TARGET_LUFS) -> Speech:
 
     """
     if not np.isfinite(audio.samples).all():
-        raise BadAudio("The audio holds NaN or infinite samples.")
+        raise BadAudio("The audio contains NaN or infinite samples.")
     heard = audio.mono(RATE)
     lufs = None if is_silent(heard) else integrated_loudness(heard)
     gain, limited = 0.0, False
@@ -106,7 +100,6 @@ def integrated_loudness(heard: np.ndarray) -> float | None:
 Winner = Literal["1", "2", "tie"]
 Finish = Literal["stop", "truncated", "blocked"]
 Status = Literal["ok", "parse_error", "out_of_range", "blocked", "truncated", "api_error"]
-STATUSES: tuple[Status, ...] = ("ok", "parse_error", "out_of_range", "blocked", "truncated", "api_error")
 
 
 @dataclass(frozen=True)

@@ -30,15 +30,13 @@ from jwb_dh_v1.judge.request import Backend, Usage
 from jwb_dh_v1.judge.rubric import JWB_R1, Rubric
 from jwb_dh_v1.judge.statistics import Judgement
 
-__all__ = ["JudgeItem", "Outcome", "dry_run", "judge"]
-
 SAME = "same"
 MAX_WAIT = 120.0
 PATIENCE = 20  # questions in a row that no server answered, each with all its retries
 
 
 @dataclass
-class Outcome(Judged):
+class JudgeOutcome(Judged):
     """What a run found, with what earlier runs paid for.
 
     Only pairs whose every question came to an end are in it, in the order of the items: a pair that a stop cut in half
@@ -84,7 +82,7 @@ def judge(
     on_pair: Callable[[list[Judgement]], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] | None = None,
-) -> Outcome:
+) -> JudgeOutcome:
     """Judge pairs; each question is paid for once, over all runs with this log.
 
     Until the first answer one call is made at a time, so that a wrong key or model costs one call. `items` is read as
@@ -106,7 +104,7 @@ def judge(
         max_cost: dollars that this run may spend. Asking stops when the next question could pass it at its worst: two
             answers of the full length that the settings allow.
         price: of tokens; None looks it up.
-        serve_check: `same` refuses answers of another model than the one asked for (answer.same_model); a pattern
+        serve_check: `same` refuses answers of another model than the one asked for (asking.same_model); a pattern
             refuses what does not match it; None takes all. Answers in the log are checked in the same way.
         ask_identical: ask even where both recordings are equal to the bit, for diagnosis.identical_control.
         on_pair: told each pair's judgements when it is done (none if it is skipped), in the calling thread.
@@ -114,19 +112,19 @@ def judge(
 
     Raises:
         JudgeUnavailable, JudgeModelMismatch, SetupError: the run cannot go on. Calls in flight come to their end and
-            are in the log before it is raised; so it is with KeyboardInterrupt.
+            are in the log before it is raised; the same holds for KeyboardInterrupt.
 
     """
     if repeats < 1 or concurrency < 1 or retries < 0 or not max_wait >= 0:
         raise SetupError("repeats and concurrency must be 1 or more, retries and max_wait 0 or more.")
     stopping = Event()
-    gate = CallLimiter(clock, sleep or stopping.wait)
-    manners = RetryPolicy(retries, max_wait, serve_check is not None, None if serve_check == SAME else serve_check)
+    limiter = CallLimiter(clock, sleep or stopping.wait)
+    policy = RetryPolicy(retries, max_wait, serve_check is not None, None if serve_check == SAME else serve_check)
     budget = Budget(max_cost, price or cost.price_of(backend.name, backend.model))
-    asker = JudgeSettings(backend.name, backend.model, backend.settings, rubric)
+    asker = JudgeSettings.of(backend, rubric)
     with ThreadPoolExecutor(concurrency, "judge") as pool:
         desk = _Desk(
-            JudgeClient(backend, log, rubric, manners, gate, stopping), asker, budget, pool, concurrency, on_pair
+            JudgeClient(backend, log, rubric, policy, limiter, stopping), asker, budget, pool, concurrency, on_pair
         )
         try:
             for number, item in enumerate(items):
@@ -167,21 +165,21 @@ class _Desk:
 
     def __init__(
         self,
-        interview: JudgeClient,
+        client: JudgeClient,
         asker: JudgeSettings,
         budget: Budget,
         pool: ThreadPoolExecutor,
         concurrency: int,
         on_pair: Callable[[list[Judgement]], None] | None,
     ) -> None:
-        self.interview = interview
-        self.log = interview.log
+        self.client = client
+        self.log = client.log
         self.asker = asker
         self.budget = budget
         self.pool = pool
         self.concurrency = concurrency
         self.on_pair = on_pair
-        self.outcome = Outcome()
+        self.outcome = JudgeOutcome()
         self.flying: dict[Future[CallOutcome], _Flight] = {}
         self.pairs: dict[int, _Pair] = {}
         self.finished: dict[int, list[Record]] = {}
@@ -189,7 +187,7 @@ class _Desk:
         self.misses = 0
 
     def take(self, number: int, item: JudgeItem, orders: Orders, repeats: int, ask_identical: bool) -> None:
-        """Put one pair's questions."""
+        """Ask everything about one pair."""
         reason = unfit(item)
         if reason:
             self.outcome.skipped.append((item.sample_id, reason))
@@ -216,7 +214,7 @@ class _Desk:
         seat = (number, place, question.facts)
         known = self.log.find(question.key)
         if known is not None:
-            check_served(self.asker.model, known["model_served"], self.interview.manners)
+            check_served(self.asker.model, known["model_served"], self.client.policy)
             self.outcome.reused += 1
             self._seat(seat, known)
             return
@@ -235,12 +233,13 @@ class _Desk:
         if not self.budget.admits(worst):
             self.outcome.stopped = (
                 f"--max-cost ${self.budget.limit:g}: ${self.budget.spent:.4f} is spent, and the next question may cost "
-                f"up to ${worst:.4f}. What is judged is in the log; run again with a higher limit to go on."
+                f"up to ${worst:.4f}. What is judged is in the log; run the same command again with a higher limit to "
+                "resume."
             )
             return
         self.budget.reserve(worst)
         flight = _Flight(question, [seat], worst, cost.expected(question.prompt))
-        self.flying[self.pool.submit(self.interview.ask, question)] = flight
+        self.flying[self.pool.submit(self.client.ask, question)] = flight
 
     def collect(self) -> None:
         """Wait for an answer and take in all that are there.
@@ -262,7 +261,7 @@ class _Desk:
             if self.misses >= PATIENCE:
                 self.outcome.stopped = (
                     f"{PATIENCE} questions in a row got no answer; the last reason: {(asked.record or {})['reason']}. "
-                    "Run again later: what is judged is in the log."
+                    "Run the same command again later to resume: what is judged is in the log."
                 )
             if asked.record is not None:
                 for seat in flight.seats:
@@ -291,7 +290,7 @@ class _Desk:
             pair = Judged()
             self.on_pair([pair.add(record) for record in found])
 
-    def result(self) -> Outcome:
+    def result(self) -> JudgeOutcome:
         """Everything that came to its end, in the order of the items."""
         for _, found in sorted(self.finished.items()):
             for record in found:
@@ -320,7 +319,7 @@ def dry_run(
 
     Args:
         items: pairs of recordings.
-        asker: who would be asked: Asker(backend.name, backend.model, backend.settings, rubric).
+        asker: who would be asked, see `JudgeSettings.of`.
         log: what it answers is not counted; may be open for reading only.
         orders, repeats, price, ask_identical: as in `judge`.
 

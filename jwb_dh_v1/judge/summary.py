@@ -19,7 +19,7 @@ from jwb_dh_v1.judge.diagnosis import (
     same_family_warning,
     swap_consistency,
 )
-from jwb_dh_v1.judge.question import Judged
+from jwb_dh_v1.judge.question import Judged, Who
 from jwb_dh_v1.judge.statistics import (
     Failures,
     RateComparison,
@@ -78,15 +78,13 @@ class JudgeSummary:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def summarise(
-    who: tuple[str, str, str, str], found: Judged, failures: Failures = "drop", anchor: str | None = None
-) -> JudgeSummary:
+def summarise(who: Who, found: Judged, failures: Failures = "drop", anchor: str | None = None) -> JudgeSummary:
     """The statistics of one judge.
 
     Args:
-        who: backend, model, rubric, digest of settings, as `question.judged` groups them.
+        who: the judge, as `question.judged` groups them.
         found: its judgements.
-        failures: what a failed judgement counts as; the bounds are always given beside.
+        failures: what a failed judgement counts as; the bounds are always given too.
         anchor: system at 1000 of the Bradley-Terry ratings; the most frequent baseline by default.
 
     Raises:
@@ -111,7 +109,7 @@ def summarise(
             adjusted[match] = fit
             if abs(fit.shift) > ADJUSTED_SHIFT:
                 remarks.append(
-                    f"{match}: at equal duration and loudness the win rate moves by {fit.shift:+.2f}; look at these "
+                    f"{match}: at equal duration and loudness the win rate moves by {fit.shift:+.2f}; consider these "
                     "before the rate."
                 )
         warning = same_family_warning(model, system)

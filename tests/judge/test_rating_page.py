@@ -17,7 +17,7 @@ from jwb_dh_v1.judge.people.ratings import COLUMNS, read_ratings
 SERVER = """
 import sys
 from rating_items import items_of
-from jwb_dh_v1.judge.people.rating_page import launch, rating_page
+from jwb_dh_v1.judge.people.page import launch, rating_page
 page = rating_page(items_of(3), sys.argv[1], seed=2, checks=1, raters=["r1", "r2"])
 print(launch(page, block=False), flush=True)
 page.block_thread()

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from rating_items import HEADER, items_of, tone
 
 from jwb_dh_v1.errors import DataNotFound, MissingPackage, SampleError, SetupError
-from jwb_dh_v1.judge.people.rating_page import rating_page
-from jwb_dh_v1.judge.people.rating_study import RatingItem, Study, degraded
+from jwb_dh_v1.judge.people.page import rating_page
 from jwb_dh_v1.judge.people.ratings import Rating, append_rating, panel_of, read_ratings, write_ratings
+from jwb_dh_v1.judge.people.study import RatingItem, Study, degraded
 from jwb_dh_v1.media.audio import decode_audio
 
 # --- the CSV ---------------------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ Example:
 
 """
 
-from jwb_dh_v1.judge.people.rating_page import launch as launch
-from jwb_dh_v1.judge.people.rating_page import rating_page as rating_page
-from jwb_dh_v1.judge.people.rating_study import RatingItem as RatingItem
+from jwb_dh_v1.judge.people.page import launch as launch
+from jwb_dh_v1.judge.people.page import rating_page as rating_page
 from jwb_dh_v1.judge.people.ratings import Rating as Rating
 from jwb_dh_v1.judge.people.ratings import read_ratings as read_ratings
 from jwb_dh_v1.judge.people.ratings import write_ratings as write_ratings
+from jwb_dh_v1.judge.people.study import RatingItem as RatingItem
 from jwb_dh_v1.judge.people.validation import validate as validate

@@ -3,7 +3,7 @@
 What a browser gets is the text, two sounds and a number: no system, item, file or rater but its own. Sounds travel
 within the page as data, made anew from the samples; no file is served. Both clips must be heard (nine tenths of each)
 before a choice can be made, here and in the page. Nothing leaves the machine that runs it, and no rating is waiting to
-be saved: each is on the disk before the next pair is shown. What is shown when is decided in `rating_study`.
+be saved: each is on the disk before the next pair is shown. What is shown when is decided in `study`.
 
     page = rating_page(items, "ratings.csv", raters=["r01", "r02"])
     launch(page)
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jwb_dh_v1.errors import MissingPackage, SampleError
-from jwb_dh_v1.judge.people.rating_study import Choice, RatingItem, Study, Trial
+from jwb_dh_v1.judge.people.study import Choice, RatingItem, Study, Trial
 
 CHOICES: dict[str, Choice] = {"A is better": "first", "About equal": "tie", "B is better": "second"}
 SURE = {"Guessing": 1.0, "Fairly sure": 2.0, "Sure": 3.0}
