@@ -76,7 +76,8 @@ def open_container(source: Path | bytes, edits: bool = True) -> Any:
         place = f"file:{source}" if isinstance(source, Path) else io.BytesIO(source)
         return av.open(place, metadata_errors="replace", options=OPTIONS | ({} if edits else {"ignore_editlist": "1"}))
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise NotAVideo(f"FFmpeg cannot open {_name(source)} as a video: {error}.") from None
+        why = getattr(error, "strerror", None) or error
+        raise NotAVideo(f"FFmpeg does not recognise {_name(source)} as a video ({why}).") from None
 
 
 def _name(source: Path | bytes) -> str:

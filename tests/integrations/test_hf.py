@@ -13,7 +13,7 @@ from jwb_dh_v1 import Clip, Sample, load_dataset, score
 from jwb_dh_v1.dataset.schema import annotations_of
 from jwb_dh_v1.errors import JwbError, SampleError, SetupError
 from jwb_dh_v1.integrations.hf_inputs import MEMORY, InputError, Memory, clip_of, media
-from jwb_dh_v1.media import clip, probe
+from jwb_dh_v1.media import clip
 from jwb_dh_v1.media.annotations import Annotations
 
 decord = pytest.importorskip("decord")
@@ -122,7 +122,7 @@ class Decodes:
 
     def __init__(self, monkeypatch):
         self.frames, self.opened, self.probed = Counter(), 0, Counter()
-        decode, reader, facts = clip._decode, decord.VideoReader, probe.probe
+        decode, reader, facts = clip._decode, decord.VideoReader, clip.probe
 
         def decoding(source, info, n, bounded):
             for chunk in decode(source, info, n, bounded):

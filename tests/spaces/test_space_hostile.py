@@ -163,13 +163,13 @@ HUGE_GIF = b"GIF89a" + (60000).to_bytes(2, "little") * 2 + b"\xf0\0\0" + bytes(6
     (60000).to_bytes(2, "little") * 2 + b"\0\x02\x02L\x01\0;"  # fmt: skip
 FILES = {
     "empty": ("a.mp4", lambda _: b"", "empty"),
-    "text-as-video": ("a.mp4", lambda _: b"hello there\n" * 99, "no video"),
+    "text-as-video": ("a.mp4", lambda _: b"hello there\n" * 99, "as a video"),
     "program": ("a.exe", lambda _: b"MZ", "is no video"),
     "no-ending": ("hostname", lambda _: b"x", "is no video"),
-    "traversal-in-name": ("../../../evil.mp4", lambda _: b"x", "no video"),
-    "html-in-name": ("<img src=x onerror=alert(1)>.mp4", lambda _: b"x", "no video"),
-    "playlist": ("a.mp4", lambda _: PLAYLIST, "no video"),
-    "sound-only": ("a.mp4", lambda _: b"RIFF" + bytes(40), "no video"),
+    "traversal-in-name": ("../../../evil.mp4", lambda _: b"x", "as a video"),
+    "html-in-name": ("<img src=x onerror=alert(1)>.mp4", lambda _: b"x", "as a video"),
+    "playlist": ("a.mp4", lambda _: PLAYLIST, "as a video"),
+    "sound-only": ("a.mp4", lambda _: b"RIFF" + bytes(40), "as a video"),
     "truncated": ("a.mp4", lambda f: video_bytes(f, 30)[:-900], ""),
     "too-wide": ("a.mp4", lambda f: video_bytes(f, 2, (4096, 32)), "4096 x 32"),
     "too-small": ("a.mp4", lambda f: video_bytes(f, 20, (12, 12)), "at least 16"),
