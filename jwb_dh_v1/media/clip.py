@@ -119,7 +119,8 @@ class Clip:
         if isinstance(given, np.ndarray):
             if given.dtype != np.uint8 or given.ndim != 4 or given.shape[-1] != 3:
                 raise TypeError(f"frames must be uint8 [T, H, W, 3], not {given.dtype} {given.shape}")
-            self._frames, self._fps = given, fps
+            # Frames of a view (`bgr[..., ::-1]`) have strides that torch does not take.
+            self._frames, self._fps = np.ascontiguousarray(given), fps
         else:
             self._source = given if isinstance(given, bytes) else Path(given)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +21,8 @@ class Sample:
 
     Attributes:
         id: unique name in the set; generated files are paired by it.
-        generated: the clip to be scored.
-        reference: the real clip, if the metric compares.
+        generated: the clip to be scored; a path, bytes, a dataset row or frames become a `Clip`.
+        reference: the real clip, if the metric compares; likewise.
         transcript: the words that should be heard.
         person_id: the person; confidence intervals resample persons, not clips.
         language: of the transcript, ISO 639-1.
@@ -36,6 +37,11 @@ class Sample:
     person_id: str | None = None
     language: str = "en"
     hypothesis: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("generated", "reference"):
+            if isinstance(source := getattr(self, name), str | Path | bytes | Mapping | np.ndarray):
+                object.__setattr__(self, name, Clip(source))
 
     def crop(self, region: Region, rule: CropRule = "track", same_boxes: bool = False) -> list[Sample]:
         """The samples of a region's parts: body 1 (this sample), face 0..1, hands 0..2 (1 by the `paper` rule).

@@ -41,12 +41,18 @@ class FeatureStore(Protocol):
         ...
 
 
+def device_name(device: object) -> str:
+    """`auto`, or torch's name of a device, from such a name, a `torch.device`, or the number of a CUDA device."""
+    return f"cuda:{device}" if isinstance(device, int) else str(device)
+
+
 class NetworkPool:
     """Networks on one device.
 
     Args:
         weights: verified files by name (`weights.resolve_all`).
-        device: `cpu`, `cuda`, `cuda:1` or `auto` (CUDA where torch sees it).
+        device: `cpu`, `cuda`, `cuda:1`, a `torch.device`, the number of a CUDA device, or `auto` (CUDA where torch
+            sees it).
         boxes: `mediapipe`, `dwpose`, or `annotations` (the boxes that came with the references).
         keypoints: whether the crops need key points (the paper protocol's do).
         precision: `fp32`, or `bf16` or `fp16` for the networks of consistency, aesthetics, FID and FVD (torch's
@@ -57,13 +63,13 @@ class NetworkPool:
     def __init__(
         self,
         weights: Mapping[str, Path] | None = None,
-        device: str = "auto",
+        device: object = "auto",
         boxes: str = "mediapipe",
         keypoints: bool = False,
         precision: Precision = "fp32",
     ) -> None:
         self.weights = dict(weights or {})
-        self._device = device
+        self._device = device_name(device)
         self.boxes = boxes
         self.keypoints = keypoints
         self.precision = precision

@@ -113,6 +113,7 @@ def make_plan(
         SetupError: an unknown protocol, metric, region, detector, policy or precision, or nothing left to score.
 
     """
+    metrics, regions = _listed(metrics), _listed(regions) or ()
     table, metrics = _table(protocol_name, metrics)
     unknown = [m for m in metrics or () if m not in table.metrics]
     if unknown and unknown[0] in table.absent:
@@ -144,6 +145,11 @@ def make_plan(
             source = f"{boxes}/1"
     weights = {name: FILES[name].sha256 for name in sorted(names)}
     return Plan(table, cells, source, weights, data, decoder_name(), failures, precision)
+
+
+def _listed(names: Any) -> Any:
+    """One name (or metric) is a list of one: `score(samples, "csim", "face")`."""
+    return [names] if isinstance(names, str | Metric) else names
 
 
 def _table(name: str | Protocol, metrics: Sequence[str | Metric] | None) -> tuple[Protocol, list[str] | None]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jwb_dh_v1.errors import DataNotFound, SetupError
+from jwb_dh_v1.errors import DataNotFound, MissingPackage, SetupError
 from jwb_dh_v1.stats.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -116,6 +116,26 @@ class Result:
         for batch in self.samples.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
                 yield Row(**{**row, "curve": tuple(row["curve"])})
+
+    def to_pandas(self) -> Any:
+        """The scores as a pandas DataFrame, one row per metric and region; `samples.to_pandas()` has the clips'.
+
+        Raises:
+            MissingPackage: pandas is not installed.
+
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingPackage("to_pandas() needs pandas: pip install pandas") from None
+        rows = []
+        for score in self.scores:
+            facts = asdict(score)
+            low, high = facts.pop("ci95") or (None, None)
+            least, most = facts.pop("range")
+            rows.append({"system": self.name, "protocol": self.protocol, **facts, "ci_low": low, "ci_high": high,
+                         "range_low": least, "range_high": most})  # fmt: skip
+        return pandas.DataFrame(rows)
 
     def __getitem__(self, key: tuple[str, str]) -> Score:
         """Return the score of (metric, region)."""

@@ -28,7 +28,7 @@ from jwb_dh_v1.metrics.protocols import Protocol
 from jwb_dh_v1.metrics.region import REGIONS, Region
 from jwb_dh_v1.metrics.sample import Sample
 from jwb_dh_v1.networks.network import Precision
-from jwb_dh_v1.networks.pool import NetworkPool
+from jwb_dh_v1.networks.pool import NetworkPool, device_name
 from jwb_dh_v1.networks.weights import resolve_all
 from jwb_dh_v1.parallel import connected
 from jwb_dh_v1.scoring.aggregator import Aggregator
@@ -123,7 +123,7 @@ def score(
     *,
     protocol: str | Protocol = "standard",
     out: str | Path | None = None,
-    device: str = "auto",
+    device: object = "auto",
     allow_failures: int = 0,
     allow_missing: bool = False,
     boxes: str | None = None,
@@ -145,7 +145,7 @@ def score(
         metrics, regions, protocol, boxes, failures, precision: what to compute, see `make_plan`.
         out: folder for results, or a URL that fsspec knows (`s3://bucket/run`, `hf://...`); the same call on the same
             folder resumes. Without it nothing is written.
-        device: `auto`, `cpu`, `cuda`, ...
+        device: `auto`, `cpu`, `cuda`, ..., a `torch.device`, or the number of a CUDA device.
         allow_failures: the result counts as complete with up to so many failed samples.
         allow_missing: leave out metrics whose weights are not here, instead of stopping.
         weights: the user's own files by name.
@@ -199,7 +199,7 @@ def run(
     samples: Iterable[Sample],
     out: str | Path | None = None,
     *,
-    device: str = "auto",
+    device: object = "auto",
     allow_failures: int = 0,
     data: str = "",
     generated: str = "",
@@ -213,7 +213,7 @@ def run(
         raise SetupError("A range of shards needs a folder that the others are written to as well.")
     if not data and isinstance(samples, Sequence):
         data = "ids:" + hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
-    plan, shards = replace(prepared.plan, data=data), execution.shards
+    plan, shards, device = replace(prepared.plan, data=data), execution.shards, device_name(device)
     if models is not None and models.precision != plan.precision:
         raise SetupError(f"These models are {models.precision}, the run asks for {plan.precision}.")
     folder = None if out is None else folder_at(out)
