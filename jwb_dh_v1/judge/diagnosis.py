@@ -1,6 +1,6 @@
 """Is the judge to be trusted? Position bias, swap consistency, controls, contradictions, and a judge of one's own kin.
 
-Definitions are in specs/speech.md, section 5. Rates come with the intervals of `rates.rate_estimate`.
+Rates come with the intervals of `rates.rate_estimate`.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class RepeatAgreement:
 
 
 def repeat_agreement(judgements: Sequence[Judgement]) -> RepeatAgreement | None:
-    """Self-agreement over repeats (specs/speech.md, 5); None where no question was answered twice.
+    """Self-agreement over repeats; None where no question was answered twice.
 
     A temperature of 0 is no promise of equal answers: served models batch and route as they like.
     """
@@ -289,7 +289,7 @@ def family_of(model: str) -> str | None:
 def same_family_warning(judge: str, system: str) -> str | None:
     """A sentence if judge and system come from one family, else None.
 
-    Judges rate their own kin higher: by about 13 points of win rate in a re-analysis of MT-Bench (specs/speech.md, 5).
+    Judges rate their own kin higher: by about 13 points of win rate in a re-analysis of MT-Bench.
     """
     family = family_of(judge)
     if family is None or family != family_of(system):

@@ -28,7 +28,7 @@ from jwb_dh_v1.errors import NotApplicable
 from jwb_dh_v1.stats.estimate import LEVEL, Estimate
 
 RESAMPLES = 10_000
-FEW_IDENTITIES = 50  # below, and outside [0.1, 0.9], the percentile bootstrap covers too little (specs/speech.md, 5)
+FEW_IDENTITIES = 50  # below, and outside [0.1, 0.9], the percentile bootstrap covers too little
 LEAST_SIDE = 10  # identities with a win, and with a loss, for the bootstrap
 
 

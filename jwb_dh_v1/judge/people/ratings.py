@@ -1,6 +1,6 @@
 """People's ratings of pairs of clips: one CSV, one row per rating, and what it says in the terms of `statistics`.
 
-Columns (specs/speech.md, section 5; any order, further columns are ignored, UTF-8 with or without a BOM, commas):
+Columns (any order, further columns are ignored, UTF-8 with or without a BOM, commas):
 
     item_id, system_a, system_b   what was compared; the three together name a pair of clips
     order_shown                   `ab`: the clip of system_a was shown first; `ba`: that of system_b

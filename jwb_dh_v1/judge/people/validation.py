@@ -1,4 +1,4 @@
-"""Is the judge right? Its verdicts beside people's ratings of the same pairs (specs/speech.md, section 5).
+"""Is the judge right? Its verdicts against people's ratings of the same pairs.
 
 What is compared is the *pair*: one sample of one system against one baseline. The judge's verdict of a pair is the sign
 of its mean over orders and repeats (a verdict that does not survive the swap is a tie); people's is the plurality of
