@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jwb_dh_v1.cli import data as cli_data
 from jwb_dh_v1.cli import judge as cli_judge
@@ -19,9 +18,6 @@ from jwb_dh_v1.cli import weights as cli_weights
 from jwb_dh_v1.cli import wer as cli_wer
 from jwb_dh_v1.errors import JwbError, Stopped
 from jwb_dh_v1.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 EXAMPLES = """examples:
   jwb-dh weights fetch --protocol lite               get the files of lite/1 (about 120 MB), each checked by sha256
