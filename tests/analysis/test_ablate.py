@@ -122,6 +122,7 @@ def test_unexplained_variance_is_statsmodels() -> None:
     assert abs(np.corrcoef(np.ravel(body), np.ravel(face))[0, 1]) < 0.95 * np.sqrt(1 - got.value)
 
 
+@pytest.mark.teaser
 def test_coverage_of_unexplained_variance() -> None:
     """Nominal 95 %, 150 draws of 24 identities: 0.88 and more. Seen: 0.94 of 400."""
     rng = np.random.default_rng(2)

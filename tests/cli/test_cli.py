@@ -77,6 +77,7 @@ def test_two_systems_are_compared(folders):
     assert (out / "report.html").exists()
 
 
+@pytest.mark.teaser
 def test_failures_give_exit_code_one(folders):
     (folders / "partly").mkdir()
     write_mp4(folders / "partly" / "clip 0.mp4", moving(10, 160, 120), 25)
@@ -119,6 +120,7 @@ def test_folders_that_do_not_fit(folders):
     assert done.returncode == 2 and "'clip 0'" in done.stderr and "'else'" in done.stderr
 
 
+@pytest.mark.teaser
 def test_other_videos_under_the_same_names_are_not_taken_for_scored(folders):
     (folders / "changing").mkdir()
     for number in range(3):

@@ -257,6 +257,7 @@ def test_ray_is_asked_for_by_its_extra(real: Path, tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.teaser
 def test_ray_gives_the_same_files(real: Path, tmp_path: Path):
     ray = pytest.importorskip("ray")
     here = generate(frames_of, real, tmp_path / "here")

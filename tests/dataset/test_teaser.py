@@ -280,6 +280,7 @@ def test_every_made_clip_has_the_recorded_bytes(rows: list[dict[str, Any]], syst
     assert {name: hashlib.sha256(content).hexdigest() for name, content in made.items()} == recorded["sha256"]
 
 
+@pytest.mark.teaser
 def test_systems_are_what_their_names_say(rows: list[dict[str, Any]], systems_dir: Path):
     from jwb_dh_v1.media.clip import Clip
 

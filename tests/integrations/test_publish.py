@@ -324,6 +324,7 @@ def published(arguments: list[str], server: Any, tmp_path: Path, token: str = "h
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.teaser
 def test_a_push_sends_the_space_and_moves_the_tag(recorder: Any, tmp_path: Path):
     plan = published(["ssim", "--dry-run"], recorder, tmp_path)
     assert plan.returncode == 0 and f"{len(space('ssim').files)} new" in plan.stdout, plan.stderr

@@ -122,6 +122,7 @@ def test_kendalls_w():
 JOINT = [(0.5, (0.35, 0.3, 0.35)), (0.8, (0.35, 0.3, 0.35)), (0.1, (0.45, 0.1, 0.45))]  # share that agrees, classes
 
 
+@pytest.mark.teaser
 @pytest.mark.parametrize("n", [30, 100, 300])
 def test_coverage_of_chance_corrected_agreement(n):
     """Nominal 95 %, 2,000 simulations. Seen: 0.947-0.960 (30), 0.945-0.957 (100), 0.951-0.964 (300)."""

@@ -199,6 +199,7 @@ def with_bad(folder):
     ]
 
 
+@pytest.mark.teaser
 def test_a_clip_that_hangs_fails_alone(folder, monkeypatch):
     monkeypatch.setenv("JWB_DECODE_TIMEOUT", str(SHORT))
     expected = rows_of(samples(folder, "1", "2", "3"))

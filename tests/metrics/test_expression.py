@@ -234,6 +234,7 @@ def other(person):
     return np.stack([cv2.resize(f, (700, 600)) for f in dark]), 2 * (points - [250, 60]) + 0.5
 
 
+@pytest.mark.teaser
 def test_efid_is_the_distance_of_expression_coefficients(person, other, net, independent):
     sample = Sample("a", clip_of(*other, net), clip_of(*person, net), person_id="someone")
     found = expression.efid(sample)

@@ -128,6 +128,7 @@ def environment(tmp_path_factory):
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), *filter(None, sys.path)])}
 
 
+@pytest.mark.teaser
 def test_an_installed_package_is_scored_by_the_command(environment, tmp_path):
     def jwb(*arguments: str) -> str:
         command = [sys.executable, "-m", "jwb_dh_v1.cli", *arguments]

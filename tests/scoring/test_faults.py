@@ -62,6 +62,7 @@ def campaign(*arguments: str, timeout: float) -> str:
     return found.stdout
 
 
+@pytest.mark.teaser
 @linux
 def test_some_faults() -> None:
     kinds = ("killed", "damaged", "file_too_large", "clip_replaced")

@@ -171,6 +171,7 @@ def test_ranges_and_a_stream_and_no_folder(folders, whole, nodes, tmp_path):
     assert result.to_json().encode() == whole["results.json"]
 
 
+@pytest.mark.teaser
 def test_workers_say_what_their_node_lacks(folders, nodes, tmp_path, monkeypatch):
     weights = tmp_path / "weights"
     weights.mkdir()
@@ -207,6 +208,7 @@ def half(number):
     return 1 / (8 - number) if number == 8 else (number / 2, os.environ.get("GIVEN"))
 
 
+@pytest.mark.teaser
 def test_calls_are_spread_as_tasks(nodes):
     calls, taken = ((n, (n,)) for n in range(9)), []
     spreading = ray_map(ray, half, calls, RayOptions(retries=0), most=2, ordered=True, env={"GIVEN": "x"})

@@ -59,6 +59,7 @@ def outputs(folder):
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
+@pytest.mark.teaser
 def test_shard_sizes_change_no_byte(folders, tmp_path):
     written = {}
     for size in (1, 7, Execution().shard_size):

@@ -136,6 +136,7 @@ def test_a_stream_tells_its_length_at_its_end(folders, whole, tmp_path):
     assert outputs(out) == whole
 
 
+@pytest.mark.teaser
 def test_two_processes_write_ranges_of_one_folder_at_once(folders, tmp_path):
     out, calm = tmp_path / "at once" / "run", tmp_path / "calm" / "run"
     running = [start(folders, out, 0, 3), start(folders, out, 3, 5)]
@@ -254,6 +255,7 @@ def test_a_range_scores_its_damaged_shard_again(folders, whole, tmp_path):
     assert outputs(out) == whole
 
 
+@pytest.mark.teaser
 def test_sigterm_finishes_the_shard(folders, tmp_path):
     out = tmp_path / "run"
     process = start(folders, out)

@@ -317,6 +317,7 @@ def test_a_failing_store_is_tried_again_and_then_told(memory: str, monkeypatch: 
     assert folder.fs.calls == 1  # in vain to try again
 
 
+@pytest.mark.teaser
 def test_the_command_line_writes_its_report_there_too(
     folders: tuple[Path, Path], memory: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     capsys: pytest.CaptureFixture[str]

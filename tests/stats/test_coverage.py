@@ -207,11 +207,13 @@ def check_distance(groups: int, dims: int, frames: int, draws: int) -> None:
     assert width < 5
 
 
+@pytest.mark.teaser
 @pytest.mark.parametrize(("groups", "frames"), [(2, 4), (4, 1), (4, 4), (6, 4), (10, 4), (30, 2)])
 def test_distances(groups: int, frames: int) -> None:
     check_distance(groups, 16, frames, 60)  # rows are kept in the second, sums with a subset in the others
 
 
+@pytest.mark.teaser
 def test_distances_by_a_subset_of_identities(monkeypatch: pytest.MonkeyPatch) -> None:
     """As FID on a whole dataset: half as many rows as dimensions are kept of many more."""
     monkeypatch.setattr(feature_statistics, "SUBSET", 32 * 64)

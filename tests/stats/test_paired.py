@@ -181,6 +181,7 @@ def test_holm_tests_by_hand() -> None:
     assert holm([]) == []
 
 
+@pytest.mark.teaser
 def test_holm_tests_is_holm_where_all_can_be_small_and_never_more() -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     rng = np.random.default_rng(5)
